@@ -1,0 +1,83 @@
+// A compiled Orb-v3 potential, evaluated on a graph. No torch in this header: hosts include it freely.
+//
+// Conventions (see contract.h and docs/conventions.md): lengths in angstrom, energies in eV. Edge e runs from
+// centers[e] to neighbors[e]; vectors[e] = x_neighbor - x_center.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace orb_export {
+
+// Views of arrays that the host owns; they must live until evaluate() returns.
+struct Graph {
+  int64_t n_atoms = 0;
+  int64_t n_edges = 0;
+  const int64_t *numbers = nullptr;      // (n_atoms) atomic numbers
+  const int64_t *centers = nullptr;      // (n_edges), ascending
+  const int64_t *neighbors = nullptr;    // (n_edges)
+  const double *vectors = nullptr;       // (n_edges, 3)
+  const double *positions = nullptr;     // (n_atoms, 3); read only by direct models without a cell
+  std::array<double, 9> cell{};          // rows are lattice vectors; all zero when there is none
+  double charge = 0.0;                   // elementary charges; read only by models conditioned on it
+  double spin = 1.0;                     // multiplicity 2S+1; likewise
+};
+
+struct Result {
+  double energy = 0.0;                          // eV
+  std::vector<double> forces;                   // (n_atoms, 3) eV/angstrom
+  std::array<double, 9> strain_gradient{};      // dE/d(strain), symmetric, eV; minus the virial
+  std::array<double, 6> stress{};               // Voigt xx yy zz yz xz xy, eV/angstrom^3, tension positive;
+                                                // without a cell: 0 (conservative) or the bare head (direct)
+  std::vector<double> confidence;               // (n_atoms, kConfidenceBins) probabilities
+};
+
+// What an artefact says of itself, read and checked before any tensor is touched.
+struct Metadata {
+  int schema_version = 0;
+  std::string format;           // "aoti" or "torchscript"
+  std::string kind;             // "conservative" or "direct"
+  std::string model;            // family name or file stem
+  std::string dtype;            // "float32" or "float64"
+  std::string device;           // "cpu" or "cuda"
+  std::string torch_version;    // that exported the artefact
+  std::string weights_sha256;
+  std::string file_sha256;          // of the whole artefact file
+  double cutoff = 0.0;              // angstrom
+  int64_t max_neighbors = 0;        // per center
+  bool has_charge_spin = false;     // conditioned on charge and spin
+  bool has_stress = false;
+  std::vector<int> elements;    // atomic numbers the model accepts
+  std::string json;             // the whole record
+};
+
+struct Options {
+  std::string device = "auto";    // auto | cpu | cuda | cuda:N; auto: the device the artefact was made for
+  int threads = 0;                // of this process, for torch; 0 keeps torch's own choice
+};
+
+class Potential {
+ public:
+  virtual ~Potential() = default;
+  virtual const Metadata &metadata() const = 0;
+  // Throws std::invalid_argument for bad input and std::runtime_error for a failed or non-finite evaluation.
+  virtual Result evaluate(const Graph &graph) = 0;
+};
+
+// Throws std::invalid_argument, naming the file and both sides of whatever does not fit.
+std::unique_ptr<Potential> load_potential(const std::string &path, const Options &options = {});
+
+// For hosts that open the runtime with dlopen: the one C symbol they look up ("orb_export_runtime").
+struct Runtime {
+  int schema_version;             // kSchemaVersion of the runtime
+  const char *package_version;    // of orb_export
+  const char *torch_version;      // the runtime was compiled against
+  std::unique_ptr<Potential> (*load)(const std::string &path, const Options &options);
+};
+
+}    // namespace orb_export
+
+extern "C" const orb_export::Runtime *orb_export_runtime();
