@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 
+// The libraries are built with hidden symbols; these are the ones that hosts link or look up.
+#define ORB_EXPORT_API __attribute__((visibility("default")))
+
 namespace orb_export {
 
 // Views of arrays that the host owns; they must live until evaluate() returns.
@@ -27,12 +30,13 @@ struct Graph {
 };
 
 struct Result {
-  double energy = 0.0;                          // eV
-  std::vector<double> forces;                   // (n_atoms, 3) eV/angstrom
-  std::array<double, 9> strain_gradient{};      // dE/d(strain), symmetric, eV; minus the virial
-  std::array<double, 6> stress{};               // Voigt xx yy zz yz xz xy, eV/angstrom^3, tension positive;
-                                                // without a cell: 0 (conservative) or the bare head (direct)
-  std::vector<double> confidence;               // (n_atoms, kConfidenceBins) probabilities
+  double energy = 0.0;                        // eV
+  std::vector<double> forces;                 // (n_atoms, 3) eV/angstrom
+  std::array<double, 9> strain_gradient{};    // dE/d(strain), symmetric, eV; minus the virial. Direct with a
+                                              // cell: stress * |det cell|; without: of the repulsion only
+  std::array<double, 6> stress{};             // Voigt xx yy zz yz xz xy, eV/angstrom^3, tension positive;
+                                              // without a cell: 0 (conservative) or the bare head (direct)
+  std::vector<double> confidence;             // (n_atoms, kConfidenceBins) probabilities
 };
 
 // What an artefact says of itself, read and checked before any tensor is touched.
@@ -45,10 +49,10 @@ struct Metadata {
   std::string device;           // "cpu" or "cuda"
   std::string torch_version;    // that exported the artefact
   std::string weights_sha256;
-  std::string file_sha256;          // of the whole artefact file
-  double cutoff = 0.0;              // angstrom
-  int64_t max_neighbors = 0;        // per center
-  bool has_charge_spin = false;     // conditioned on charge and spin
+  std::string file_sha256;         // of the whole artefact file
+  double cutoff = 0.0;             // angstrom
+  int64_t max_neighbors = 0;       // per center
+  bool has_charge_spin = false;    // conditioned on charge and spin
   bool has_stress = false;
   std::vector<int> elements;    // atomic numbers the model accepts
   std::string json;             // the whole record
@@ -59,7 +63,7 @@ struct Options {
   int threads = 0;                // of this process, for torch; 0 keeps torch's own choice
 };
 
-class Potential {
+class ORB_EXPORT_API Potential {
  public:
   virtual ~Potential() = default;
   virtual const Metadata &metadata() const = 0;
@@ -68,7 +72,8 @@ class Potential {
 };
 
 // Throws std::invalid_argument, naming the file and both sides of whatever does not fit.
-std::unique_ptr<Potential> load_potential(const std::string &path, const Options &options = {});
+ORB_EXPORT_API std::unique_ptr<Potential> load_potential(const std::string &path,
+                                                         const Options &options = {});
 
 // For hosts that open the runtime with dlopen: the one C symbol they look up ("orb_export_runtime").
 struct Runtime {
@@ -80,4 +85,4 @@ struct Runtime {
 
 }    // namespace orb_export
 
-extern "C" const orb_export::Runtime *orb_export_runtime();
+extern "C" ORB_EXPORT_API const orb_export::Runtime *orb_export_runtime();

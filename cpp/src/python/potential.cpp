@@ -1,0 +1,98 @@
+// Python face of the runtime: arrays in, arrays out. `orb_export.artefact` wraps it for ASE structures.
+#include "orb_export/potential.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "orb_export/contract.h"
+
+namespace py = pybind11;
+
+namespace orb_export {
+namespace {
+
+using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+using Reals = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+template <typename T>
+py::array_t<T> to_array(const T *data, std::vector<py::ssize_t> shape) {
+  return py::array_t<T>(std::move(shape), data);
+}
+
+// `columns` 1 stands for a one-dimensional array.
+void check_shape(const py::array &array, const char *name, py::ssize_t rows, py::ssize_t columns) {
+  const bool flat = columns == 1;
+  if (array.ndim() == (flat ? 1 : 2) && array.shape(0) == rows && (flat || array.shape(1) == columns)) return;
+  std::string has = "(",
+              needs = "(" + std::to_string(rows) + (flat ? ",)" : ", " + std::to_string(columns) + ")");
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
+    has += (axis ? ", " : "") + std::to_string(array.shape(axis));
+  throw std::invalid_argument("evaluate: `" + std::string(name) + "` has shape " + has + ") but must have " +
+                              needs);
+}
+
+py::dict evaluate(Potential &potential, const Integers &numbers, const Integers &centers,
+                  const Integers &neighbors, const Reals &vectors, const Reals &positions, const Reals &cell,
+                  double charge, double spin) {
+  const py::ssize_t n = numbers.size(), e = centers.size();
+  check_shape(numbers, "numbers", n, 1);
+  check_shape(centers, "centers", e, 1);
+  check_shape(neighbors, "neighbors", e, 1);
+  check_shape(vectors, "vectors", e, 3);
+  check_shape(positions, "positions", n, 3);
+  check_shape(cell, "cell", 3, 3);
+  Graph graph;
+  graph.n_atoms = n;
+  graph.n_edges = e;
+  graph.numbers = numbers.data();
+  graph.centers = centers.data();
+  graph.neighbors = neighbors.data();
+  graph.vectors = vectors.data();
+  graph.positions = positions.data();
+  std::copy(cell.data(), cell.data() + 9, graph.cell.begin());
+  graph.charge = charge;
+  graph.spin = spin;
+  Result result;
+  {
+    py::gil_scoped_release release;
+    result = potential.evaluate(graph);
+  }
+  py::dict out;
+  out["energy"] = result.energy;
+  out["forces"] = to_array(result.forces.data(), {n, 3});
+  out["stress"] = to_array(result.stress.data(), {6});
+  out["strain_gradient"] = to_array(result.strain_gradient.data(), {3, 3});
+  out["confidence"] = to_array(result.confidence.data(), {n, kConfidenceBins});
+  return out;
+}
+
+}    // namespace
+
+void bind_potential(py::module_ &m) {
+  py::class_<Potential>(m, "Potential", "A compiled potential; open one with `orb_export.load`.")
+      .def_property_readonly("metadata_json", [](const Potential &p) { return p.metadata().json; })
+      .def_property_readonly("file_sha256", [](const Potential &p) { return p.metadata().file_sha256; })
+      .def("evaluate", &evaluate, py::arg("numbers"), py::arg("centers"), py::arg("neighbors"),
+           py::arg("vectors"), py::arg("positions"), py::arg("cell"), py::arg("charge") = 0.0,
+           py::arg("spin") = 1.0,
+           "Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3, Voigt), strain_gradient (eV) and "
+           "confidence of a graph; lengths in angstrom.");
+  m.def(
+      "load_potential",
+      [](const std::string &path, const std::string &device, int threads) {
+        py::gil_scoped_release release;
+        return load_potential(path, {device, threads});
+      },
+      py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0);
+  m.def("runtime_versions", [] {
+    const Runtime *runtime = orb_export_runtime();
+    py::dict versions;
+    versions["schema"] = runtime->schema_version;
+    versions["orb_export"] = runtime->package_version;
+    versions["torch"] = runtime->torch_version;
+    return versions;
+  });
+}
+
+}    // namespace orb_export
