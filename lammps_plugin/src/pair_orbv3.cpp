@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "pair_orbv3.h"
+
+#include "elements.h"
+#include "lammps_abi.h"
+#include "pair_orbv3_impl.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "domain.h"
+#include "error.h"
+#include "force.h"
+#include "memory.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+#include "update.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+using namespace LAMMPS_NS;
+
+PairOrbV3::PairOrbV3(LAMMPS *lmp) : Pair(lmp), impl(std::make_unique<Impl>())
+{
+  one_coeff = 1;                  // one pair_coeff * * with all elements
+  manybody_flag = 1;              // no mixing, no pair tables
+  single_enable = 0;              // a pair has no energy of its own
+  restartinfo = 1;                // path, hash and elements are stored
+  respa_enable = 0;               // no split by distance
+  no_virial_fdotr_compute = 1;    // the model gives its own virial, also where forces were folded
+  reinitflag = 0;                 // no coefficients for fix adapt
+  centroidstressflag = CENTROID_NOTAVAIL;
+}
+
+PairOrbV3::~PairOrbV3()
+{
+  if (allocated) {
+    memory->destroy(setflag);
+    memory->destroy(cutsq);
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairOrbV3::init_style()
+{
+  refuse_several_ranks();
+  check_system();
+  check_masses();
+
+  // ghosts are folded onto the atoms that they are images of, by their IDs
+  if (atom->map_style == Atom::MAP_NONE) {
+    atom->map_init();
+    atom->map_set();
+  }
+
+  // real: LAMMPS's own factor, so that energies agree with those of styles that convert by it
+  impl->energy_unit = 1.0;
+  if (std::strcmp(update->unit_style, "real") == 0)
+    impl->energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
+
+  auto *const request = neighbor->add_request(this, NeighConst::REQ_FULL);
+  if (impl->settings.skin)
+    request->set_cutoff(impl->potential->metadata().cutoff + *impl->settings.skin);
+}
+
+void PairOrbV3::check_system()
+{
+  if (!impl->potential)
+    error->all(FLERR, "Pair style orbv3 has no model yet: pair_coeff comes first");
+  const std::string units = update->unit_style;
+  if (units != "metal" && units != "real")
+    error->all(FLERR, "Pair style orbv3 works in units metal or real, but units are " + units);
+  if (domain->dimension != 3)
+    error->all(FLERR, "Pair style orbv3 is for three dimensions, but dimension is 2");
+  if (!atom->tag_enable)
+    error->all(FLERR, "Pair style orbv3 needs atom IDs, but atom_modify id is no");
+  if (neighbor->includegroup)
+    error->all(FLERR,
+               "Pair style orbv3 needs the neighbors of all atoms: remove neigh_modify include");
+  if (neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol)
+    error->warning(
+        FLERR, "Pair style orbv3 does not see the pairs that neigh_modify exclude removes, and its "
+               "forces are those of a system without them");
+  for (int k = 1; k < 4; k++)
+    if (atom->molecular != Atom::ATOMIC && force->special_lj[k] != 1.0)
+      error->all(
+          FLERR,
+          "Pair style orbv3 needs all neighbors, but special_bonds removes or scales those of "
+          "bonded atoms: use special_bonds lj/coul 1 1 1");
+  if (impl->settings.skin && *impl->settings.skin < neighbor->skin)
+    error->all(FLERR, fmt::format("Pair style orbv3 skin {} is smaller than the {} of the neighbor "
+                                  "command: neighbors would be missed between list builds",
+                                  *impl->settings.skin, neighbor->skin));
+}
+
+// A mass that fits another element of the list means types in the wrong order, which nothing else would
+// tell; any other odd mass (isotopes, repartitioned hydrogen) is the user's choice.
+void PairOrbV3::check_masses()
+{
+  if (!atom->mass) return;
+  constexpr double TOLERANCE = 0.1;
+  const auto fits = [this](int type, int number) {
+    const double expected = orbv3::mass_of(number);
+    return std::fabs(atom->mass[type] - expected) <= TOLERANCE * expected;
+  };
+  const auto &numbers = impl->number_of_type;
+  for (int type = 1; type <= atom->ntypes; type++) {
+    if (!numbers[type] || fits(type, numbers[type])) continue;
+    const auto text = fmt::format(
+        "Atom type {} is {} for pair style orbv3 but has mass {} instead of {}", type,
+        orbv3::symbol_of(numbers[type]), atom->mass[type], orbv3::mass_of(numbers[type]));
+    for (const int other : numbers)
+      if (other && fits(type, other))
+        error->all(FLERR,
+                   text + ", that of " + orbv3::symbol_of(other) +
+                       ": the elements of pair_coeff must be in the order of the atom types");
+    error->warning(FLERR, text);
+  }
+}
+
+double PairOrbV3::init_one(int i, int j)
+{
+  if (!setflag[i][j])
+    error->all(FLERR, fmt::format("All pair coeffs are not set: pair_coeff of style orbv3 gives no "
+                                  "element for atom types {} and {}",
+                                  i, j));
+  // LAMMPS wants a list with a cutoff of its own to end one neighbor skin before the ghosts do
+  return impl->potential->metadata().cutoff + impl->settings.skin.value_or(0.0);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairOrbV3::compute(int eflag, int vflag)
+{
+  ev_init(eflag, vflag);
+  if (eflag_atom)
+    error->all(FLERR,
+               "Pair style orbv3 does not provide per-atom energies: its energy is a function of "
+               "the mean over all atoms");
+  if (vflag_atom) error->all(FLERR, "Pair style orbv3 does not provide per-atom virials");
+
+  gather_atoms();    // LAMMPS arrays -> rows of the model
+  if (impl->rows.atom.empty()) return;
+  build_edges();    // neighbor list -> edges between rows
+  evaluate();       // the only place where an exception becomes an error of LAMMPS
+  add_forces();     // +=, so that hybrid/overlay works
+  tally();
+}
+
+void PairOrbV3::gather_atoms()
+{
+  auto &rows = impl->rows;
+  rows.atom.clear();
+  for (int k = 0; k < list->inum; k++)
+    if (impl->number_of_type[atom->type[list->ilist[k]]]) rows.atom.push_back(list->ilist[k]);
+  std::sort(rows.atom.begin(), rows.atom.end());
+
+  const int nall = atom->nlocal + atom->nghost;
+  rows.of_atom.assign(nall, -1);
+  impl->numbers.resize(rows.atom.size());
+  impl->positions.resize(3 * rows.atom.size());
+  for (std::size_t row = 0; row < rows.atom.size(); row++) {
+    const int i = rows.atom[row];
+    rows.of_atom[i] = static_cast<int64_t>(row);
+    impl->numbers[row] = impl->number_of_type[atom->type[i]];
+    std::copy_n(atom->x[i], 3, &impl->positions[3 * row]);
+  }
+  for (int j = atom->nlocal; j < nall; j++) {
+    const int owner = atom->map(atom->tag[j]);
+    if (owner < 0 || owner >= atom->nlocal)
+      error->one(FLERR,
+                 fmt::format("Pair style orbv3: the atom that ghost atom {} is an image of is "
+                             "not on this rank",
+                             atom->tag[j]));
+    rows.of_atom[j] = rows.of_atom[owner];
+  }
+}
+
+void PairOrbV3::build_edges()
+{
+  orbv3::NeighborView view;
+  view.x = atom->x;
+  view.numneigh = list->numneigh;
+  view.firstneigh = list->firstneigh;
+  view.mask = NEIGHMASK;
+  auto &edges = *impl->edges;
+  edges.build(view, impl->rows, impl->threads);
+  if (edges.coincident[0] >= 0)
+    error->one(FLERR, fmt::format("Pair style orbv3: atoms {} and {} are at the same place",
+                                  atom->tag[edges.coincident[0]], atom->tag[edges.coincident[1]]));
+}
+
+void PairOrbV3::evaluate()
+{
+  orb_export::Graph graph;
+  graph.n_atoms = static_cast<int64_t>(impl->rows.atom.size());
+  graph.n_edges = impl->edges->size();
+  graph.numbers = impl->numbers.data();
+  graph.centers = impl->edges->centers.data();
+  graph.neighbors = impl->edges->neighbors.data();
+  graph.vectors = impl->edges->vectors.data();
+  graph.positions = impl->positions.data();
+  if (domain->xperiodic || domain->yperiodic || domain->zperiodic)
+    graph.cell = {domain->xprd, 0.0,        0.0,        domain->xy,  domain->yprd,
+                  0.0,          domain->xz, domain->yz, domain->zprd};
+  graph.charge = impl->settings.charge.value_or(graph.charge);
+  graph.spin = impl->settings.spin.value_or(graph.spin);
+
+  std::string failure;
+  try {
+    impl->result = impl->potential->evaluate(graph);
+  } catch (const std::exception &exception) {
+    failure = exception.what();
+  }
+  if (!failure.empty()) error->one(FLERR, "Pair style orbv3: " + failure);
+}
+
+void PairOrbV3::add_forces()
+{
+  const auto &forces = impl->result.forces;
+  for (std::size_t row = 0; row < impl->rows.atom.size(); row++) {
+    double *const f = atom->f[impl->rows.atom[row]];
+    for (int k = 0; k < 3; k++)
+      f[k] += impl->energy_unit * forces[3 * row + k];
+  }
+}
+
+void PairOrbV3::tally()
+{
+  if (eflag_global) eng_vdwl += impl->energy_unit * impl->result.energy;
+  if (vflag_global) {
+    constexpr int ORDER[6] = {0, 4, 8, 1, 2, 5};    // xx yy zz xy xz yz of a 3x3 matrix
+    for (int k = 0; k < 6; k++)
+      virial[k] -= impl->energy_unit * impl->result.strain_gradient[ORDER[k]];
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+void *PairOrbV3::extract(const char *name, int &dim)
+{
+  dim = 0;
+  if (std::strcmp(name, "energy_eV") == 0) return &impl->result.energy;
+  return nullptr;
+}
+
+double PairOrbV3::memory_usage()
+{
+  double bytes = Pair::memory_usage();
+  bytes += static_cast<double>(impl->rows.atom.capacity() * sizeof(int) +
+                               (impl->rows.of_atom.capacity() + impl->numbers.capacity()) *
+                                   sizeof(int64_t) +
+                               impl->positions.capacity() * sizeof(double));
+  if (impl->edges) bytes += impl->edges->memory_usage();
+  return bytes;
+}
