@@ -10,7 +10,7 @@ from .derivatives import (
     strain_gradient,
 )
 from .heads import expected_error
-from .orb import ConservativeCore, DirectCore, OrbConfig, Outputs, OrbV3
+from .orb import ConservativeCore, DirectCore, OrbConfig, OrbV3, Outputs
 
 __all__ = [
     "ConservativeCore",

@@ -57,4 +57,5 @@ class NoShift(nn.Module):
     """Leaves the node stream alone."""
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(N, C), (1, 0) or (N, 0) -> (N, C)."""
         return x

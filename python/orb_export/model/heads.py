@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from orb_export.contract import CONFIDENCE_BINS, CONFIDENCE_MAX_ERROR, MAX_ATOMIC_NUMBER
+
 from .blocks import HeadMLP
 from .normalizer import Normalizer
 

@@ -26,6 +26,7 @@ class MessageBlock(nn.Module):
         self.norm = RMSNorm(channels)
 
     def forward(self, x: Tensor, e: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
+        """(N, C), (E, C), (E,), (E,) -> (E, C)."""
         c = self.channels
         weight = self.mlp.first.weight
         first = functional.linear(e, weight[:, :c], self.mlp.first.bias)  # (E, H)

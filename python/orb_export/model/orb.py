@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from orb_export.contract import MAX_ATOMIC_NUMBER, UNLIMITED_NEIGHBORS
 from orb_export.graph import Graph
+
 from .angular import HARMONICS, SphericalHarmonics
 from .blocks import MLP, Block
 from .conditioning import ChargeSpinEmbedding, NoEmbedding
@@ -161,6 +162,7 @@ class OrbV3(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Of the weights."""
         return self.network.embedding.weight.device
 
     def node_features(self, graph: Graph, vectors: Tensor) -> Tensor:
@@ -221,7 +223,8 @@ class OrbV3(nn.Module):
             results["stress"] = conservative_stress(strain, graph.cell)
             results["rotational_grad"] = rotational_gradient(graph.vectors, gradient, edge_graph, n_graphs)
             return results
-        assert outputs.node_forces is not None and outputs.force_offset is not None
+        assert outputs.node_forces is not None
+        assert outputs.force_offset is not None
         results["forces"] = self.direct_forces(graph, outputs.node_forces) + outputs.force_offset + forces
         if outputs.node_stress is not None:
             results["stress"] = direct_stress(outputs.node_stress, strain, graph.cell)
@@ -276,7 +279,10 @@ class ConservativeCore(nn.Module):
 
 
 class DirectCore(nn.Module):
-    """One graph, direct: d(energy)/d(vectors) is that of the repulsion alone. Shares the weights."""
+    """One graph, direct: d(energy)/d(vectors) is that of the repulsion alone. Shares the weights.
+
+    The rest is evaluated without gradients: train on OrbV3, not on this.
+    """
 
     def __init__(self, model: OrbV3) -> None:
         super().__init__()
@@ -297,13 +303,15 @@ class DirectCore(nn.Module):
         spin: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Energy (), confidence (N, 50), node forces (N, 3), force offset (), node stress (6,), float64."""
-        condition = self.network.conditioning(charge.reshape(1), spin.reshape(1))  # (1, C)
-        x = self.network(numbers, centers, neighbors, vectors.detach(), condition)  # (N, C)
-        latent_mean = x.to(torch.float64).mean(0, keepdim=True)  # (1, C)
-        n_atoms = torch.full_like(charge, numbers.shape[0]).reshape(1)
         repulsion = self.repulsion(numbers, centers, neighbors, vectors).sum()
-        references = self.energy_head.references(numbers).sum()
-        energy = self.energy_head(latent_mean, n_atoms).squeeze(0) + references + repulsion
-        confidence = torch.softmax(self.confidence_head(x).to(torch.float64), dim=1)
-        node_forces, force_offset = self.force_head(x)
-        return energy, confidence, node_forces, force_offset, self.stress_head(latent_mean).squeeze(0)
+        with torch.no_grad():  # vectors.detach() would not do: torch.jit.freeze drops it
+            condition = self.network.conditioning(charge.reshape(1), spin.reshape(1))  # (1, C)
+            x = self.network(numbers, centers, neighbors, vectors, condition)  # (N, C)
+            latent_mean = x.to(torch.float64).mean(0, keepdim=True)  # (1, C)
+            n_atoms = torch.full_like(charge, numbers.shape[0]).reshape(1)
+            references = self.energy_head.references(numbers).sum()
+            interaction = self.energy_head(latent_mean, n_atoms).squeeze(0)
+            confidence = torch.softmax(self.confidence_head(x).to(torch.float64), dim=1)
+            node_forces, force_offset = self.force_head(x)
+            stress = self.stress_head(latent_mean).squeeze(0)
+        return interaction + references + repulsion, confidence, node_forces, force_offset, stress
