@@ -1,0 +1,1 @@
+"""Training of Orb-v3: labelled structures, losses of the published models, and one loop."""

@@ -1,0 +1,162 @@
+"""Losses of the published Orb-v3 models. Shapes: N atoms, E edges, B graphs.
+
+All errors are taken in normalized units: predictions with the statistics as they were, targets with the
+statistics that those same targets have just updated. Huber losses have a threshold of 0.01 there, so they are
+absolute errors in effect.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from orb_export.graph import Graph
+from orb_export.model import (
+    OrbV3,
+    Outputs,
+    conservative_stress,
+    direct_stress,
+    edge_forces,
+    rotational_gradient,
+    strain_gradient,
+)
+from orb_export.model.normalizer import Normalizer
+
+from .data import Labels
+
+HUBER_DELTA = 0.01
+# Large forces are noise more than signal: the threshold shrinks by these factors with the normalized target norm.
+FORCE_BRACKETS = (100.0, 200.0, 300.0)
+FORCE_FACTORS = (1.0, 0.7, 0.4, 0.1)
+IGNORED_BIN = -100  # of errors beyond the last confidence bin
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the terms of the loss; a term of weight 0 is left out."""
+
+    energy: float = 1.0
+    forces: float = 1.0
+    stress: float = 1.0
+    confidence: float = 1.0
+    equigrad: float = 0.0  # conservative models only; per eV, hence far below the others
+
+
+class Prediction(NamedTuple):
+    """Differentiable results of a batch, float64."""
+
+    outputs: Outputs
+    energy: Tensor  # (B,) eV
+    forces: Tensor  # (N, 3) eV/angstrom
+    stress: Tensor | None  # (B, 6) eV/angstrom^3
+    rotational_gradient: Tensor | None  # (B, 3, 3) eV
+
+
+def predict(model: OrbV3, graph: Graph, *, differentiable: bool = False) -> Prediction:
+    """Evaluate a batch. If `differentiable`, gradients with respect to the weights can be taken of everything."""
+    graph = graph._replace(vectors=graph.vectors.detach().requires_grad_())
+    outputs = model(graph)
+    (gradient,) = torch.autograd.grad(
+        outputs.energy.sum(), graph.vectors, create_graph=differentiable, retain_graph=differentiable
+    )
+    edge_graph, n_graphs = graph.batch.index_select(0, graph.centers), len(graph.counts)
+    forces = edge_forces(gradient, graph.centers, graph.neighbors, len(graph.numbers))
+    strain = strain_gradient(graph.vectors, gradient, edge_graph, n_graphs)
+    if model.config.kind == "conservative":
+        stress = conservative_stress(strain, graph.cell)
+        rotation = rotational_gradient(graph.vectors, gradient, edge_graph, n_graphs)
+        return Prediction(outputs, outputs.energy, forces, stress, rotation)
+    forces = forces + model.direct_forces(graph, outputs.node_forces) + outputs.force_offset
+    head = outputs.node_stress
+    direct = None if head is None else direct_stress(head, strain, graph.cell)
+    return Prediction(outputs, outputs.energy, forces, direct, None)
+
+
+def huber(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean Huber loss with the threshold of Orb-v3."""
+    return functional.huber_loss(prediction, target, delta=HUBER_DELTA)
+
+
+def conditional_huber(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean Huber loss of force components (N, 3), with a smaller threshold for atoms under large forces."""
+    brackets = torch.tensor(FORCE_BRACKETS, dtype=target.dtype, device=target.device)
+    factors = torch.tensor(FORCE_FACTORS, dtype=target.dtype, device=target.device)
+    bracket = torch.bucketize(target.norm(dim=1), brackets, right=True)
+    delta = HUBER_DELTA * factors[bracket][:, None]  # (N, 1)
+    error = (prediction - target).abs()  # (N, 3)
+    return torch.where(error < delta, 0.5 * error.square(), delta * (error - 0.5 * delta)).mean()
+
+
+def confidence_loss(model: OrbV3, logits: Tensor, errors: Tensor) -> Tensor:
+    """Cross-entropy of the bin of each atom's force error (N,); 0 if every error is beyond the last bin.
+
+    (The published code returns NaN then.)
+    """
+    bins = model.confidence_head.bins(errors)
+    total = functional.cross_entropy(logits, bins, ignore_index=IGNORED_BIN, reduction="sum")
+    return total / (bins != IGNORED_BIN).sum().clamp(min=1)
+
+
+def loss_terms(
+    model: OrbV3, graph: Graph, labels: Labels, weights: LossWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch and, for the log, its weighted terms and errors in physical units.
+
+    In training mode the normalizers take the targets into their statistics.
+    """
+    prediction = predict(model, graph, differentiable=True)
+    terms = {}
+    if weights.energy:
+        terms["energy_loss"] = weights.energy * _energy_loss(model, graph, prediction.energy, labels.energy)
+    normalizer = _forces_normalizer(model)
+    predicted = normalizer.normalize(prediction.forces)
+    if weights.forces:
+        terms["forces_loss"] = weights.forces * conditional_huber(predicted, normalizer(labels.forces))
+    labelled = labels.stress.isfinite().all(dim=1)
+    if prediction.stress is not None and weights.stress and labelled.any():
+        terms["stress_loss"] = weights.stress * _stress_loss(
+            model, prediction.stress[labelled], labels.stress[labelled]
+        )
+    if prediction.rotational_gradient is not None and weights.equigrad:
+        norms = torch.linalg.matrix_norm(prediction.rotational_gradient)  # (B,) Frobenius, not squared
+        terms["equigrad_loss"] = weights.equigrad * norms.mean()
+    force_errors = (prediction.forces - labels.forces).detach().abs()
+    if weights.confidence:
+        if model.config.kind == "direct":  # as published: forces that have gone through both statistics
+            force_errors = (normalizer.denormalize(predicted) - labels.forces).detach().abs()
+        terms["confidence_loss"] = weights.confidence * confidence_loss(
+            model, prediction.outputs.confidence_logits, force_errors.mean(dim=1)
+        )
+    loss = torch.stack([term.to(torch.float64) for term in terms.values()]).sum()
+    energy_error = (prediction.energy - labels.energy).detach().abs() / graph.counts
+    log = {name: term.detach() for name, term in terms.items()}
+    return loss, log | {"loss": loss.detach(), "energy_mae": energy_error.mean(), "forces_mae": force_errors.mean()}
+
+
+def _energy_loss(model: OrbV3, graph: Graph, energy: Tensor, target: Tensor) -> Tensor:
+    head = model.energy_head
+    references = torch.zeros_like(energy).index_add(0, graph.batch, head.references(graph.numbers))
+    n_atoms = graph.counts.to(energy.dtype)
+    predicted = head.normalizer.normalize((energy - references) / n_atoms)
+    return huber(predicted, head.normalizer((target - references) / n_atoms))
+
+
+def _forces_normalizer(model: OrbV3) -> Normalizer:
+    normalizer: Normalizer = (
+        model.force_head.normalizer if model.config.kind == "direct" else model.forces_normalizer
+    )
+    return normalizer
+
+
+def _stress_loss(model: OrbV3, stress: Tensor, target: Tensor) -> Tensor:
+    if model.config.kind == "conservative":
+        predicted = model.stress_normalizer.normalize(stress)
+        return huber(predicted, model.stress_normalizer(target))
+    diagonal, offdiagonal = model.stress_head.diagonal_normalizer, model.stress_head.offdiagonal_normalizer
+    predicted_diagonal = diagonal.normalize(stress[:, :3])
+    predicted_offdiagonal = offdiagonal.normalize(stress[:, 3:])
+    return huber(predicted_diagonal, diagonal(target[:, :3])) + 0.1 * huber(
+        predicted_offdiagonal, offdiagonal(target[:, 3:])
+    )

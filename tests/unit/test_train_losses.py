@@ -1,0 +1,168 @@
+"""Losses of one training step. Oracle: steps of orb-models 0.5.5 stored in ../shared/reference, 1e-10 in float64."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from orb_export.checkpoint import from_upstream_state_dict, to_upstream_state_dict
+from orb_export.graph import batch_graphs, from_edges
+from orb_export.model import OrbConfig, OrbV3
+from orb_export.train.data import Labels
+from orb_export.train.losses import LossWeights, conditional_huber, confidence_loss, huber, loss_terms
+
+REFERENCE = Path(__file__).resolve().parents[2] / "../shared/reference/reference_cases.npz"
+TOLERANCE = 1e-10  # float64 against float64, relative to 1 + |x|
+CAP = 20
+
+
+@pytest.fixture(scope="module")
+def reference():
+    if not REFERENCE.is_file():
+        pytest.skip("needs ../shared/reference/reference_cases.npz")
+    return np.load(REFERENCE)
+
+
+def assert_close(actual, expected, name):
+    actual, expected = torch.as_tensor(actual).double().flatten(), torch.as_tensor(expected).double().flatten()
+    error = ((actual - expected).abs() / (1 + expected.abs())).max()
+    assert error <= TOLERANCE, f"{name}: {error:.2e}"
+
+
+def stored_step(reference, kind):
+    """Model, batch, labels and weights of the stored step."""
+    state = {
+        key.removeprefix(f"sd/{kind}/"): torch.from_numpy(reference[key])
+        for key in reference.files
+        if key.startswith(f"sd/{kind}/")
+    }
+    model = from_upstream_state_dict(state, CAP, dtype=torch.float64).train()
+    graphs, energy, forces, stress = [], [], [], []
+    for member in reference[f"train/{kind}/members"]:
+        structure, edges, target = f"struct/{member}/", f"graph/{member}/{CAP}/", f"train/{kind}/{member}/"
+        graphs.append(
+            from_edges(
+                reference[structure + "numbers"],
+                reference[edges + "wrapped_positions"],
+                reference[structure + "cell"],
+                reference[edges + "senders"],
+                reference[edges + "receivers"],
+                reference[edges + "vectors"],
+                charge=float(reference[structure + "charge"]),
+                spin=float(reference[structure + "spin"]),
+            )
+        )
+        energy.append(torch.from_numpy(reference[target + "energy"]))
+        forces.append(torch.from_numpy(reference[target + "forces"]))
+        has_stress = target + "stress" in reference.files
+        stress.append(torch.from_numpy(reference[target + "stress"]) if has_stress else torch.full((1, 6), torch.nan))
+    names = {"grad_forces": "forces", "grad_stress": "stress", "rotational_grad": "equigrad"}
+    stored = json.loads(str(reference[f"train/{kind}/loss_weights"]))
+    weights = LossWeights(**{"stress": 0.0} | {names.get(name, name): value for name, value in stored.items()})
+    return model, batch_graphs(graphs), Labels(torch.cat(energy), torch.cat(forces), torch.cat(stress)), weights
+
+
+@pytest.mark.parametrize("kind", ["cons", "direct", "cons_omol", "direct_omol"])
+def test_step_has_the_stored_loss_terms_statistics_and_gradients(reference, kind):
+    model, graph, labels, weights = stored_step(reference, kind)
+    loss, terms = loss_terms(model, graph, labels, weights)
+    loss.backward()
+
+    assert_close(loss.detach(), reference[f"train/{kind}/loss"], "loss")
+    direct = {"forces_loss": "forces_loss", "stress_loss": "stress_loss"} if kind.startswith("direct") else {}
+    conservative = {"forces_loss": "grad-grad_forces_loss", "stress_loss": "grad-grad_stress_loss"}
+    logged = 0
+    for name, term in terms.items():
+        key = f"train/{kind}/log/" + (direct or conservative).get(name, name)
+        if name.endswith("loss"):
+            assert_close(term, reference[key], name)
+            logged += 1
+    assert logged >= 4
+
+    state = to_upstream_state_dict(model)
+    after = [key for key in reference.files if key.startswith(f"train/{kind}/after/")]
+    assert after
+    for key in after:
+        assert_close(state[key.removeprefix(f"train/{kind}/after/")], reference[key], key)
+
+    # gradients, in upstream's names: our state dict with each parameter replaced by its gradient
+    for parameter in model.parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        with torch.no_grad():
+            parameter.copy_(gradient)
+    gradients = to_upstream_state_dict(model)
+    norms = [key for key in reference.files if key.startswith(f"train/{kind}/gradnorm/")]
+    assert norms
+    for key in norms:
+        assert_close(gradients[key.removeprefix(f"train/{kind}/gradnorm/")].norm(), reference[key], key)
+    for key in (key for key in reference.files if key.startswith(f"train/{kind}/grad/")):
+        assert_close(gradients[key.removeprefix(f"train/{kind}/grad/")], reference[key], key)
+
+
+def test_huber_is_an_absolute_error_beyond_its_threshold():
+    target = torch.zeros(1, dtype=torch.float64)
+    # torch's kernel keeps the threshold in float32
+    assert float(huber(target + 0.005, target)) == pytest.approx(0.5 * 0.005**2, rel=1e-7)
+    assert float(huber(target + 2.0, target)) == pytest.approx(0.01 * (2.0 - 0.005), rel=1e-7)
+
+
+@pytest.mark.parametrize(("norm", "delta"), [(99.0, 0.01), (150.0, 0.007), (250.0, 0.004), (300.0, 0.001)])
+def test_threshold_of_forces_shrinks_with_the_target(norm, delta):
+    target = torch.tensor([[0.0, norm, 0.0]], dtype=torch.float64)
+    prediction = target + 1.0
+    expected = functional.huber_loss(prediction, target, delta=delta)
+    assert_close(conditional_huber(prediction, target), expected, "bracket")
+
+
+def tiny_model():
+    torch.manual_seed(3)
+    return OrbV3(OrbConfig("conservative", channels=8, hidden=8, head_hidden=8, layers=1)).double()
+
+
+def test_confidence_loss_ignores_errors_beyond_the_last_bin():
+    model = tiny_model()
+    logits = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    errors = torch.tensor([0.0, 0.15, 7.0], dtype=torch.float64)
+    expected = functional.cross_entropy(logits[:2], torch.tensor([0, 24]))
+    assert_close(confidence_loss(model, logits, errors), expected, "two of three")
+    assert float(confidence_loss(model, logits, errors + 1.0)) == 0.0
+
+
+def small_batch():
+    generator = np.random.default_rng(5)
+    vectors = generator.normal(size=(2, 3)) * 2
+    graph = from_edges(
+        [14, 14], np.array([[0, 0, 0], vectors[0]]), np.eye(3) * 9.0, [0, 1], [1, 0], [vectors[0], -vectors[0]]
+    )
+    labels = Labels(
+        torch.tensor([-9.0], dtype=torch.float64),
+        torch.from_numpy(generator.normal(size=(2, 3))),
+        torch.from_numpy(generator.normal(size=(1, 6))),
+    )
+    return graph, labels
+
+
+def test_confidence_gradients_reach_the_confidence_head_only():
+    model, (graph, labels) = tiny_model(), small_batch()
+    weights = LossWeights(energy=0.0, forces=0.0, stress=0.0, confidence=1.0)
+    labels = labels._replace(forces=torch.zeros_like(labels.forces))
+    loss_terms(model, graph, labels, weights)[0].backward()
+    moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {"confidence_head"}
+
+
+def test_a_structure_without_stress_adds_nothing_to_loss_or_statistics():
+    model, (graph, labels) = tiny_model(), small_batch()
+    both = Labels(*(torch.cat([column, column]) for column in labels))
+    both.stress[1] = torch.nan
+    both.energy[1] += 1.0  # equal targets have no spread to normalize with
+    loss, terms = loss_terms(model.train(), batch_graphs([graph, graph]), both, LossWeights())
+    alone = tiny_model().train()
+    _, expected = loss_terms(alone, graph, labels, LossWeights())
+    assert torch.isfinite(loss)
+    assert_close(terms["stress_loss"], expected["stress_loss"], "stress")
+    assert_close(model.stress_normalizer.mean, alone.stress_normalizer.mean, "mean")
+    assert_close(model.stress_normalizer.var, alone.stress_normalizer.var, "variance")
