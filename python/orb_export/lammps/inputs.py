@@ -75,7 +75,12 @@ def write_input(
     conditions = "".join(f" {name} {value:g}" for name, value in given if value is not None)
     step = timestep * _FEMTOSECOND[units]
     still = "mom yes" if boxed.pbc.any() else "mom yes rot yes"
-    start = "" if moving else f"velocity        all create {temperature:g} {seed} {still} dist gaussian\n"
+    # a single atom at rest has no temperature that could be scaled
+    start = (
+        ""
+        if moving or len(atoms) == 1
+        else f"velocity        all create {temperature:g} {seed} {still} dist gaussian\n"
+    )
     every = max(1, steps // 100)
     text = f"""\
 # {ensemble} run of {atoms.get_chemical_formula(empirical=True)} with pair_style orbv3
