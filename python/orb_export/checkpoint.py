@@ -1,4 +1,4 @@
-"""Weights in and out: checkpoints of orb-models, and our own files (safetensors with the config in the header).
+"""Weights in and out: checkpoints of orb-models, and our own files (safetensors, the config in the header).
 
 A published checkpoint is a flat state dict that holds neither the neighbor cap nor the kind of the model. The
 kind and all sizes follow from keys and shapes; the cap comes from the model's name or from the caller.
@@ -95,7 +95,7 @@ def _listed(keys: set[str]) -> str:
 def infer_config(
     state: Mapping[str, Tensor], max_neighbors: int, name: str, description: str = ""
 ) -> OrbConfig:
-    """The configuration of an upstream state dict in today's spelling. Raises ValueError if it is no Orb-v3."""
+    """The configuration of an upstream state dict in today's spelling. Raises ValueError if not Orb-v3."""
     needed = {
         "model.rbf_transform.bessel_weights",
         "model.atom_emb.embeddings.weight",
@@ -123,7 +123,7 @@ def infer_config(
 
 
 def _fill(model: OrbV3, state: Mapping[str, Tensor], names: Mapping[str, str], origin: str) -> None:
-    """Copy tensors into the model; `names` maps its keys to those of `state`. Raises ValueError on any misfit."""
+    """Copy tensors into the model; `names` maps its keys to those of `state`. ValueError on a misfit."""
     missing, unexpected = set(names.values()) - state.keys(), state.keys() - set(names.values())
     if missing or unexpected:
         raise ValueError(
@@ -211,7 +211,7 @@ def load(
     max_neighbors: int | None = None,
     device: torch.device | str = "cpu",
 ) -> OrbV3:
-    """A model in eval mode from a family name (see variants.py), a checkpoint of orb-models, or a file of ours.
+    """A model in eval mode: from a family name (variants.py), a checkpoint of orb-models, or a file of ours.
 
     `weights`: a local file for a family name; without it the published file is downloaded once and cached.
     `dtype`: of the weights; default float32, for files of ours the stored one.
@@ -245,8 +245,8 @@ def _load_upstream(
     cap = variant.max_neighbors if max_neighbors is None and variant else max_neighbors
     if cap is None:
         raise ValueError(
-            f"checkpoint: `max_neighbors` is not given and `{path.name}` is not the name of a published file; "
-            "checkpoints do not store the neighbor cap (20 or 120)"
+            f"checkpoint: `max_neighbors` is None but must be given, since `{path.name}` is not the name of "
+            "a published file: checkpoints do not store the neighbor cap (20 or 120)"
         )
     name, description = (variant.name, variant.description) if variant else (path.stem, "")
     model = from_upstream_state_dict(

@@ -58,7 +58,8 @@ def _checked_numbers(value: ArrayLike) -> np.ndarray:
     bad = np.flatnonzero((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER))
     if bad.size:
         raise ValueError(
-            f"graph: `numbers` is {numbers[bad[0]]} at atom {bad[0]} but must be within 1..{MAX_ATOMIC_NUMBER}"
+            f"graph: `numbers` is {numbers[bad[0]]} at atom {bad[0]} but must be within "
+            f"1..{MAX_ATOMIC_NUMBER}"
         )
     return numbers.astype(np.int64)
 
@@ -77,14 +78,14 @@ def _checked_periodic(value: ArrayLike, cell: np.ndarray) -> np.ndarray:
         flat = np.linalg.matrix_rank(units, tol=1e-8) < len(vectors)
     if flat:
         raise ValueError(
-            f"graph: `cell` is {cell.tolist()} but the lattice vectors of the periodic axes {periodic.tolist()} "
-            "must be non-zero and independent"
+            f"graph: `cell` is {cell.tolist()} but must have non-zero and independent lattice vectors "
+            f"along the periodic axes {periodic.tolist()}"
         )
     return periodic
 
 
 def checked_charge_spin(charge: object, spin: object) -> tuple[float, float]:
-    """Both as floats; a charge in e, a multiplicity 2S+1 or 0 for "not given". Raises TypeError, ValueError."""
+    """Both as floats: charge in e, multiplicity 2S+1 or 0 for "not given". Raises TypeError, ValueError."""
     for name, value in (("charge", charge), ("spin", spin)):
         # numpy's integers and floats are registered as Real, its booleans are not
         if not isinstance(value, Real) or isinstance(value, bool):
@@ -143,8 +144,8 @@ def from_arrays(
     """The graph of one system: (N,) atomic numbers, (N, 3) positions, (3, 3) cell, one or three flags.
 
     Any combination of `periodic` flags is allowed: images are made along periodic axes only, so a slab is
-    (True, True, False) and needs no vacuum. A lattice vector of an open axis makes no images, but it does count
-    as a cell (stress is per volume of the full cell). Positions may lie anywhere, also outside the cell.
+    (True, True, False) and needs no vacuum. The lattice vector of an open axis makes no images, but counts as
+    part of the cell (stress is per volume of all three). Positions may lie anywhere, also outside the cell.
     Each center keeps its `max_neighbors` nearest neighbors within `cutoff`. Raises ValueError and TypeError.
     """
     from orb_export.ops import radius_graph  # the only user of the compiled library here
@@ -161,10 +162,10 @@ def from_arrays(
         max_neighbors,
     )
     if len(vectors) and bool((vectors == 0).all(1).any()):
-        edge = int(torch.nonzero((vectors == 0).all(1))[0])
+        first, second = edges[:, (vectors == 0).all(1)][:, 0].tolist()
         raise ValueError(
-            f"graph: `positions` of atoms {int(edges[0, edge])} and {int(edges[1, edge])} are {x[int(edges[0, edge])]}"
-            " for both but no two atoms may coincide"
+            f"graph: `positions` of atoms {first} and {second} are both {x[first].tolist()} (or images of it) "
+            "but atoms must not coincide"
         )
     return from_edges(checked, x, box, edges[0], edges[1], vectors, charge=charge, spin=spin)
 
@@ -172,15 +173,16 @@ def from_arrays(
 def from_atoms(
     atoms: "Atoms", max_neighbors: int, cutoff: float = CUTOFF, *, needs_charge_spin: bool = False
 ) -> Graph:
-    """The graph of an ASE structure. Charge and multiplicity are read from `atoms.info["charge"]`, `["spin"]`.
+    """The graph of an ASE structure.
 
-    With `needs_charge_spin` (models conditioned on them) both must be there. Raises ValueError and TypeError.
+    With `needs_charge_spin` (models conditioned on them), total charge and multiplicity are read from
+    `atoms.info["charge"]` and `atoms.info["spin"]`, which must be there. Raises ValueError and TypeError.
     """
     missing = [name for name in ("charge", "spin") if name not in atoms.info]
     if needs_charge_spin and missing:
         raise ValueError(
-            f"graph: `atoms.info` lacks {missing} but this model needs the total charge as info['charge'] and the "
-            "spin multiplicity 2S+1 as info['spin']"
+            f"graph: `atoms.info` lacks {missing} but this model needs the total charge as info['charge'] "
+            "and the spin multiplicity 2S+1 as info['spin']"
         )
     charge, spin = (
         (atoms.info.get("charge", 0.0), atoms.info.get("spin", 1.0)) if needs_charge_spin else (0.0, 1.0)

@@ -36,7 +36,8 @@ class Variant:
     @property
     def description(self) -> str:
         """One line for metadata."""
-        return f"Orb-v3 {self.kind}, {self.max_neighbors} neighbors, trained on {self.dataset}; weights Apache-2.0"
+        cap = f"{self.max_neighbors} neighbors"
+        return f"Orb-v3 {self.kind}, {cap}, trained on {self.dataset}; weights Apache-2.0"
 
 
 _OMAT = "OMat24 (AIMD subset)"
@@ -132,9 +133,9 @@ def weights_path(
 ) -> Path:
     """A local file with the weights: `weights` itself, else the cached or freshly downloaded published file.
 
-    The cache is `cache`, or the user's cache directory. Where the published checksum is not known, that of the
-    first download is kept beside the file and later uses are checked against it. Raises FileNotFoundError,
-    ConnectionError (no network) and ValueError (checksum).
+    The cache is `cache`, or the user's cache directory. Where the published checksum is not known, that of
+    the first download is kept beside the file and later uses are checked against it. Raises
+    FileNotFoundError, ConnectionError (no network) and ValueError (checksum).
     """
     if weights is not None:
         path = Path(weights)
@@ -160,8 +161,8 @@ def weights_path(
                     f"variants: {variant.url} does not have the published checksum: {error}"
                 ) from error
             raise ConnectionError(
-                f"variants: {variant.name} could not be downloaded from {variant.url} ({error}); fetch the file by "
-                "other means and give its path as `weights`"
+                f"variants: {variant.name} could not be downloaded from {variant.url} ({error}); fetch the "
+                "file by other means and give its path as `weights`"
             ) from error
     if not record.is_file():
         record.write_text(f"{_sha256(path)}  {variant.file_name}\n")

@@ -1,5 +1,6 @@
-"""The Orb-v3 potential: edge vectors in, energies and per-atom outputs out. `orb.py` is the place to start."""
+"""The Orb-v3 potential: edge vectors in, energies and per-atom outputs out. Start reading at `orb.py`."""
 
+from .core import ConservativeCore, DirectCore
 from .derivatives import (
     conservative_stress,
     direct_stress,
@@ -10,7 +11,8 @@ from .derivatives import (
     strain_gradient,
 )
 from .heads import expected_error
-from .orb import ConservativeCore, DirectCore, OrbConfig, OrbV3, Outputs
+from .network import OrbConfig
+from .orb import OrbV3, Outputs
 
 __all__ = [
     "ConservativeCore",

@@ -70,16 +70,16 @@ def remove_net_force(forces: Tensor, batch: Tensor, counts: Tensor) -> Tensor:
 def remove_net_torque(forces: Tensor, positions: Tensor, batch: Tensor, counts: Tensor) -> Tensor:
     """The smallest change of the forces (N, 3) that leaves no torque about each graph's centroid.
 
-    With r from the unweighted centroid: add r x mu, where M mu = -torque and M = sum r r^T - (sum r^2) 1. M is
-    singular for single atoms and linear molecules, hence the pseudo-inverse.
+    With r from the unweighted centroid: add r x mu, where M mu = -torque and M = sum r r^T - (sum r^2) 1.
+    M is singular for single atoms and linear molecules, hence the pseudo-inverse.
     """
     n_graphs = counts.shape[0]
     r = remove_net_force(positions, batch, counts)  # relative to the centroid
-    torque = r.new_zeros(n_graphs, 3).index_add(0, batch, torch.linalg.cross(r, forces))
+    torque = r.new_zeros(n_graphs, 3).index_add(0, batch, torch.cross(r, forces, dim=1))
     outer = r[:, :, None] * r[:, None, :]  # (N, 3, 3)
     inertia = r.new_zeros(n_graphs, 3, 3).index_add(0, batch, outer)  # (B, 3, 3)
     trace = inertia.diagonal(dim1=1, dim2=2).sum(1)
     inertia = inertia - trace[:, None, None] * torch.eye(3, dtype=r.dtype, device=r.device)
     inverse = torch.linalg.pinv(inertia, rtol=_INERTIA_RTOL, hermitian=True)
     mu = -(inverse @ torque[:, :, None])[:, :, 0]  # (B, 3)
-    return forces + torch.linalg.cross(r, mu.index_select(0, batch))
+    return forces + torch.cross(r, mu.index_select(0, batch), dim=1)

@@ -78,7 +78,7 @@ class NoStressHead(nn.Module):
 
 
 class ConfidenceHead(nn.Module):
-    """Logits of the bins of the expected error of an atom's force; never a source of gradients for the rest."""
+    """Logits for the bins of an atom's force error; sends no gradient to the rest of the model."""
 
     bin_edges: Tensor
 
@@ -104,7 +104,7 @@ class ConfidenceHead(nn.Module):
 
 
 def expected_error(confidence: Tensor) -> Tensor:
-    """Expected force error of each atom in eV/angstrom: (N, bins) probabilities -> (N,), from bin midpoints."""
+    """Expected force error of each atom, eV/angstrom: (N, bins) probabilities -> (N,), by bin midpoints."""
     bins = confidence.shape[-1]
     width = CONFIDENCE_MAX_ERROR / bins
     midpoints = (torch.arange(bins, dtype=confidence.dtype, device=confidence.device) + 0.5) * width

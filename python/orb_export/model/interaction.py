@@ -15,7 +15,7 @@ from .conditioning import NoShift, Shift
 class MessageBlock(nn.Module):
     """Normalized perceptron of [e | x_s | x_t].
 
-    The first layer acts on the three parts separately, W[e | x_s | x_t] = W_e e + (W_s x)[s] + (W_t x)[t], which
+    The first layer acts on the parts separately, W[e | x_s | x_t] = W_e e + (W_s x)[s] + (W_t x)[t], which
     moves two thirds of its work from the edges to the atoms.
     """
 

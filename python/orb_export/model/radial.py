@@ -35,7 +35,7 @@ class BesselBasis(nn.Module):
 class Envelope(nn.Module):
     """Smooth cutoff 1 - 15 t^4 + 24 t^5 - 10 t^6 of t = r/cutoff, zero from the cutoff on.
 
-    Expanded as in the published model, not factorized: in float32 the two forms differ by 1e-6 near the cutoff.
+    Expanded as in the published model, not factorized: in float32 the forms differ by 1e-6 near the cutoff.
     """
 
     def __init__(self, cutoff: float = CUTOFF) -> None:

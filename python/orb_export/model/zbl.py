@@ -1,8 +1,8 @@
 """Ziegler-Biersack-Littmark repulsion as the published Orb-v3 models contain it.
 
 Shapes: N atoms, E edges. Always float64. Two peculiarities were present in training and are therefore part of
-the potential: charges and radii are those of element Z + 1, and each model's own directed, capped edge list is
-summed (half an edge's energy each way), not a symmetric pair list.
+the potential: charges and radii are those of element Z + 1, and the model's own directed, capped edge list
+is summed (half an edge's energy each way), not a symmetric pair list.
 """
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 # Covalent radii by atomic number in picometers: Cordero et al., Dalton Trans. 2008, 2832, for Z = 1..96; the
 # entries beyond and of Z = 0 are the placeholders of ASE 3.29, which the published models see as well.
 _MEASURED_RADII = (
-    "31 28 128 96 84 76 71 66 57 58 166 141 121 111 107 105 102 106 203 176 170 160 153 139 139 132 126 124 132 122 "
-    "122 120 119 120 120 116 220 195 190 175 164 154 147 146 142 139 145 144 142 139 139 138 139 140 244 215 207 204 "
-    "203 201 199 198 198 196 194 192 192 189 190 187 187 175 170 162 151 144 141 136 136 132 145 146 148 140 150 150 "
-    "260 221 215 206 200 196 190 187 180 169"
+    "31 28 128 96 84 76 71 66 57 58 166 141 121 111 107 105 102 106 203 176 170 160 153 139 139 132 126 "
+    "124 132 122 122 120 119 120 120 116 220 195 190 175 164 154 147 146 142 139 145 144 142 139 139 "
+    "138 139 140 244 215 207 204 203 201 199 198 198 196 194 192 192 189 190 187 187 175 170 162 151 "
+    "144 141 136 136 132 145 146 148 140 150 150 260 221 215 206 200 196 190 187 180 169"
 )
 COVALENT_RADII_PM = (20, *(int(radius) for radius in _MEASURED_RADII.split()), *(200,) * 22)  # Z = 0..118
 
