@@ -1,0 +1,58 @@
+#include "selection.h"
+
+#include "orb_export/graph.h"
+
+namespace orb_export {
+
+void Selection::sort_by_distance(int64_t n, double limit) {
+  order.resize(std::max<int64_t>(n, order.size()));
+  if (n > kRanked) {
+    std::iota(order.begin(), order.begin() + n, 0);
+    std::sort(order.begin(), order.begin() + n, [this](int32_t a, int32_t b) {
+      return squares[a] != squares[b] ? squares[a] < squares[b] : a < b;
+    });
+    return;
+  }
+  // keys: 23 bits of the squared distance above 8 bits of index, so that no two are equal
+  const double scale = limit > 0.0 ? ((1 << 23) - 2) / limit : 0.0;
+  keys_.resize(kRanked + 2 * kRankBlock);
+  ranks_.resize(kRanked + 2 * kRankBlock);
+  for (int64_t i = 0; i < n; ++i) {
+    keys_[i] = static_cast<int32_t>(squares[i] * scale) << kIndexBits | static_cast<int32_t>(i);
+  }
+  std::fill_n(keys_.begin() + n, 2 * kRankBlock, std::numeric_limits<int32_t>::max());
+  kernels().rank(keys_.data(), n, ranks_.data());
+  for (int64_t i = 0; i < n; ++i) order[ranks_[i]] = static_cast<int32_t>(i);
+  // what the short keys could not tell apart lies next to each other
+  for (int64_t i = 1; i < n; ++i) {
+    const int32_t hit = order[i];
+    const double square = squares[hit];
+    int64_t k = i;
+    for (; k > 0 && squares[order[k - 1]] > square; --k) order[k] = order[k - 1];
+    order[k] = hit;
+  }
+}
+
+void select_neighbors(const double *vectors, int64_t n, double cutoff, int64_t max_neighbors,
+                      std::vector<int64_t> &order) {
+  thread_local Selection selection;
+  const double limit = squared_limit(cutoff);
+  selection.reserve(n);
+  int64_t n_hits = 0;
+  for (int64_t k = 0; k < n; ++k) {
+    const double *v = vectors + 3 * k;
+    const double square = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
+    selection.squares[n_hits] = square;
+    selection.points[n_hits] = static_cast<uint32_t>(k);
+    n_hits += square < limit;
+  }
+  const auto vector = [&](int32_t hit, double v[3]) {
+    std::memcpy(v, vectors + 3 * static_cast<int64_t>(selection.points[hit]), 3 * sizeof(double));
+  };
+  const auto before = [](int32_t a, int32_t b) { return a < b; };
+  const int64_t kept = selection.select(n_hits, limit, max_neighbors, vector, before);
+  order.resize(kept);
+  for (int64_t k = 0; k < kept; ++k) order[k] = selection.points[selection.order[k]];
+}
+
+}    // namespace orb_export
