@@ -164,7 +164,7 @@ def from_arrays(
     if len(vectors) and bool((vectors == 0).all(1).any()):
         first, second = edges[:, (vectors == 0).all(1)][:, 0].tolist()
         raise ValueError(
-            f"graph: `positions` of atoms {first} and {second} are both {x[first].tolist()} (or images of it) "
+            f"graph: `positions` of atoms {first} and {second} are both {x[first].tolist()} (or images) "
             "but atoms must not coincide"
         )
     return from_edges(checked, x, box, edges[0], edges[1], vectors, charge=charge, spin=spin)
