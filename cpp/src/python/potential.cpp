@@ -9,9 +9,9 @@
 
 namespace py = pybind11;
 
-namespace orb_export {
 namespace {
 
+using namespace orb_export;
 using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 using Reals = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
@@ -94,5 +94,3 @@ void bind_potential(py::module_ &m) {
     return versions;
   });
 }
-
-}    // namespace orb_export

@@ -67,7 +67,9 @@ def remove_net_force(forces: Tensor, batch: Tensor, counts: Tensor) -> Tensor:
     return forces - means.index_select(0, batch)
 
 
-def remove_net_torque(forces: Tensor, positions: Tensor, batch: Tensor, counts: Tensor) -> Tensor:
+def remove_net_torque(
+    forces: Tensor, positions: Tensor, batch: Tensor, counts: Tensor, rtol: float = _INERTIA_RTOL
+) -> Tensor:
     """The smallest change of the forces (N, 3) that leaves no torque about each graph's centroid.
 
     With r from the unweighted centroid: add r x mu, where M mu = -torque and M = sum r r^T - (sum r^2) 1.
@@ -80,6 +82,6 @@ def remove_net_torque(forces: Tensor, positions: Tensor, batch: Tensor, counts: 
     inertia = r.new_zeros(n_graphs, 3, 3).index_add(0, batch, outer)  # (B, 3, 3)
     trace = inertia.diagonal(dim1=1, dim2=2).sum(1)
     inertia = inertia - trace[:, None, None] * torch.eye(3, dtype=r.dtype, device=r.device)
-    inverse = torch.linalg.pinv(inertia, rtol=_INERTIA_RTOL, hermitian=True)
+    inverse = torch.linalg.pinv(inertia, rtol=rtol, hermitian=True)
     mu = -(inverse @ torque[:, :, None])[:, :, 0]  # (B, 3)
     return forces + torch.cross(r, mu.index_select(0, batch), dim=1)

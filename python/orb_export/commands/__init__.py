@@ -1,0 +1,1 @@
+"""Commands of `orb-export`, one file each, with `register(subparsers)` and `run(arguments)`."""

@@ -1,0 +1,70 @@
+"""`orb-export info`: what an artefact says of itself."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser of `orb-export`."""
+    parser = subparsers.add_parser(
+        "info",
+        help="show the metadata of an artefact",
+        description="Check that an artefact is complete and unaltered, and show its metadata record.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="artefact, .pt2 or .pt")
+    parser.add_argument("--json", action="store_true", help="the whole record as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from orb_export.artefact import read_metadata
+
+    record = read_metadata(args.file)
+    if args.json:
+        print(json.dumps(record, indent=1))
+        return 0
+    for name, value in _summary(record).items():
+        print(f"{name:<14}{value}")
+    return 0
+
+
+def _elements(numbers: list[int]) -> str:
+    from ase.data import chemical_symbols
+
+    if numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1:
+        return f"{chemical_symbols[numbers[0]]} to {chemical_symbols[numbers[-1]]} ({len(numbers)})"
+    return " ".join(chemical_symbols[number] for number in numbers)
+
+
+def _verification(record: dict[str, Any]) -> str:
+    verification = record["verification"]
+    if verification.get("skipped"):
+        return "skipped at export"
+    found = verification["largest_differences"]
+    return (
+        f"{verification['structures']} structures, largest differences to the eager model: "
+        f"energy {found['energy']:.1e} eV/atom, forces {found['forces']:.1e} eV/Å"
+    )
+
+
+def _summary(record: dict[str, Any]) -> dict[str, str]:
+    return {
+        "model": f"{record['model']} ({record['kind']})",
+        "description": record["description"],
+        "format": f"{record['format']}, schema {record['schema_version']}",
+        "precision": record["dtype"],
+        "device": f"{record['device']}, {record['arch']['machine']} {' '.join(record['arch']['features'])}",
+        "neighbors": f"{record['max_neighbors']} nearest within {record['cutoff']:g} Å",
+        "elements": _elements(record["elements"]),
+        "charge, spin": "needed" if record["has_charge_spin"] else "not used",
+        "stress": "yes" if record["has_stress"] else "no",
+        "made with": f"orb_export {record['orb_export_version']}, torch {record['torch_version']}, "
+        f"{record['created']['time']}",
+        "weights": f"SHA-256 {record['weights_sha256']}",
+        "verification": _verification(record),
+        "licence": record["licence"],
+        "citation": record["citation"],
+    }

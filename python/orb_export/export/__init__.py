@@ -1,0 +1,92 @@
+"""From a model to an artefact: compile, describe, verify in a fresh process, rename into place."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orb_export import artefact
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from orb_export.model import OrbV3
+
+
+def _no_progress(message: str) -> None:
+    pass
+
+
+def export_model(
+    model: "OrbV3",
+    file: str | Path,
+    *,
+    format: str = "aoti",
+    source: str = "",
+    licence: str = "unknown",
+    structure: "Atoms | None" = None,
+    verified: bool = True,
+    progress: Callable[[str], None] = _no_progress,
+) -> dict[str, Any]:
+    """Compile `model`, with its dtype and on its device, into the artefact `file`; returns the metadata record.
+
+    `format`: "aoti" (file name ends in .pt2) or "torchscript" (.pt). `structure`: TorchScript only, whose atomic
+    numbers, charge and spin `forward` will use. `verified`: compare with the model in a fresh process first; no
+    file is left when they differ. Raises ValueError, and RuntimeError when verification fails.
+    """
+    from orb_export.export import record, verify
+
+    file = Path(file)
+    _check_arguments(file, format, structure)
+    entries = record.describe(model, format, source, licence)
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        payload = Path(folder) / ("payload" + file.suffix)
+        candidate = Path(folder) / ("candidate" + file.suffix)
+        progress(f"compiling {entries['model']} ({format}, {entries['dtype']}, {entries['device']})")
+        _compile(model, payload, format, structure)
+        artefact.write(payload, {**entries, "verification": {"skipped": True}}, candidate)
+        if verified:
+            progress("verifying against the eager model in a fresh process")
+            images = verify.structures()
+            expected = [verify.eager_results(model, atoms) for atoms in images]
+            result = verify.compare(candidate, entries["dtype"], images, expected)
+            if not result["passed"]:
+                raise RuntimeError(verify.failure(result))
+            artefact.write(payload, {**entries, "verification": result}, candidate)
+        complete = artefact.read_metadata(candidate)
+        candidate.replace(file)
+    return complete
+
+
+def _check_arguments(file: Path, format: str, structure: "Atoms | None") -> None:
+    if format not in artefact.SUFFIXES:
+        raise ValueError(f"export: `format` is {format!r} but must be one of {sorted(artefact.SUFFIXES)}")
+    suffix = artefact.SUFFIXES[format]
+    if file.suffix != suffix:
+        raise ValueError(
+            f"export: `file` is {str(file)!r} but the name of a {format} artefact must end in {suffix}"
+        )
+    if not file.parent.is_dir():
+        raise ValueError(
+            f"export: `file` is {str(file)!r} but the folder {str(file.parent)!r} does not exist"
+        )
+    if structure is not None and format != "torchscript":
+        raise ValueError(
+            "export: `structure` is given but only format 'torchscript' stores one (for TorchForce)"
+        )
+
+
+def _compile(model: "OrbV3", payload: Path, format: str, structure: "Atoms | None") -> None:
+    import torch
+
+    from orb_export.export import aoti, torchscript
+    from orb_export.graph import checked_charge_spin
+
+    if format == "aoti":
+        aoti.compile_aoti(model, payload)
+        return
+    if structure is None:
+        torchscript.compile_torchscript(model, payload)
+        return
+    charge, spin = checked_charge_spin(structure.info.get("charge", 0.0), structure.info.get("spin", 1.0))
+    torchscript.compile_torchscript(model, payload, torch.tensor(structure.numbers), charge, spin)
