@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.reference.stored_cases import StoredCases
 
 SHARED = Path(__file__).resolve().parents[1] / "../shared"

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from orb_export.checkpoint import from_upstream_state_dict
 from orb_export.graph import Graph, from_edges
 from orb_export.model import OrbV3
+from torch import Tensor
 
 MODELS = ("cons", "direct", "cons_omol", "direct_omol")
 CAPS = (20, 120)

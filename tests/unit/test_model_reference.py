@@ -6,8 +6,6 @@ Tolerances are relative to 1 + |x|: 1e-10 for float64 arithmetic, 1e-5 for float
 import numpy as np
 import pytest
 import torch
-from tests.reference.stored_cases import CAPS, MODELS, RESULTS, largest_error
-
 from orb_export.graph import batch_graphs
 from orb_export.model.angular import SphericalHarmonics
 from orb_export.model.conditioning import ChargeSpinEmbedding
@@ -16,6 +14,8 @@ from orb_export.model.heads import ConfidenceHead
 from orb_export.model.normalizer import Normalizer
 from orb_export.model.radial import BesselBasis, Envelope
 from orb_export.model.zbl import COVALENT_RADII_PM
+
+from tests.reference.stored_cases import CAPS, MODELS, RESULTS, largest_error
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 DTYPES = [pytest.param(torch.float64, id="float64"), pytest.param(torch.float32, id="float32")]
@@ -150,7 +150,9 @@ class TestTables:
     def test_torque_removal_with_a_linear_molecule_and_a_single_atom(self, stored):
         counts = torch.from_numpy(stored["table/torque_n_node"])
         batch = torch.repeat_interleave(torch.arange(len(counts)), counts)
-        forces, positions = (torch.from_numpy(stored[f"table/torque_{key}"]) for key in ("forces_in", "positions"))
+        forces, positions = (
+            torch.from_numpy(stored[f"table/torque_{key}"]) for key in ("forces_in", "positions")
+        )
         actual = remove_net_torque(forces, positions, batch, counts)
         assert largest_error(actual, stored["table/torque_forces_out"]) <= 1e-10
 
