@@ -45,7 +45,7 @@ int32_t checked_shift(int64_t shift, int64_t atom) {
 
 CellGrid::CellGrid(const double *positions, int64_t n_atoms, const Box &box, double cutoff)
     : lattice_(box), cutoff_(cutoff * (1.0 + kMargin)) {
-  collect_points(positions, n_atoms, box);
+  collect_points(positions, n_atoms, box, cutoff);
   choose_bins();
   const auto n_points = points_.size();
   x.resize(n_points + kPadding);
@@ -63,7 +63,7 @@ CellGrid::CellGrid(const double *positions, int64_t n_atoms, const Box &box, dou
   points_ = {};
 }
 
-void CellGrid::collect_points(const double *positions, int64_t n_atoms, const Box &box) {
+void CellGrid::collect_points(const double *positions, int64_t n_atoms, const Box &box, double cutoff) {
   const auto cell = periodic_cell(box);
   Vector3 margin{};
   double expected = static_cast<double>(n_atoms);
@@ -74,7 +74,7 @@ void CellGrid::collect_points(const double *positions, int64_t n_atoms, const Bo
   }
   if (!(expected < kMaxPoints)) {
     std::ostringstream message;
-    message << "radius_graph: `cutoff` " << cutoff_ << " needs " << expected << " periodic images of the "
+    message << "radius_graph: `cutoff` is " << cutoff << " but needs " << expected << " periodic images of the "
             << n_atoms << " atoms in so small a cell";
     throw std::invalid_argument(message.str());
   }

@@ -61,7 +61,7 @@ class CellGrid {
     bool is_center;
   };
 
-  void collect_points(const double *positions, int64_t n_atoms, const Box &box);
+  void collect_points(const double *positions, int64_t n_atoms, const Box &box, double cutoff);
   void choose_bins();
   int64_t bin_of(const Point &point, int axis) const;
   void sort_dense();

@@ -11,7 +11,7 @@ struct Kernels {
   // its new length. Reads up to kReadAhead values past `end` and writes as many past the new length.
   int64_t (*append_hits)(const double *x, const double *y, const double *z, int64_t begin, int64_t end,
                          const double center[3], double limit, int64_t n, double *squares, uint32_t *points);
-  // ranks[i] = number of keys smaller than keys[i], for n keys padded with INT32_MAX to a multiple of 16.
+  // ranks[i] = number of keys smaller than keys[i], for n keys followed by 2 * kRankBlock times INT32_MAX.
   void (*rank)(const int32_t *keys, int64_t n, int32_t *ranks);
 };
 

@@ -51,8 +51,7 @@ class Selection {
   int64_t select(int64_t n, double limit, int64_t max_neighbors, const Vector &vector, const Before &before) {
     const int64_t kept = max_neighbors < 0 ? n : std::min(n, max_neighbors);
     if (n == 0 || kept == 0) return 0;
-    sort_by_distance(n, limit);
-    sort_shells(n, kept, vector, before);
+    if (sort_by_distance(n, limit)) sort_shells(n, kept, vector, before);
     return kept;
   }
 
@@ -60,18 +59,16 @@ class Selection {
   static constexpr int64_t kRanked = 256;    // more hits are sorted by comparison
   static constexpr int kIndexBits = 8;
 
-  void sort_by_distance(int64_t n, double limit);
+  // Returns whether any two neighbors may lie in the same shell.
+  bool sort_by_distance(int64_t n, double limit);
+  void sort_by_rank(int64_t n, double limit);
+  void insert_into_place(int64_t n);
 
   template <class Vector, class Before>
   void sort_shells(int64_t n, int64_t kept, const Vector &vector, const Before &before) {
-    // d2 - d1 = (s2 - s1) / (d2 + d1), and neither distance exceeds that of the last hit
-    const double far = std::sqrt(squares[order[n - 1]]);
-    const double possible_tie = 2.0 * far * kTieTolerance * (1.0 + 1e-9);
     for (int64_t first = 0; first < kept;) {
       int64_t last = first;
-      while (last + 1 < n && squares[order[last + 1]] - squares[order[last]] < possible_tie &&
-             std::sqrt(squares[order[last + 1]]) - std::sqrt(squares[order[last]]) < kTieTolerance)
-        ++last;
+      while (last + 1 < n && std::sqrt(sorted_[last + 1]) - std::sqrt(sorted_[last]) < kTieTolerance) ++last;
       if (last > first) sort_shell(first, last + 1, vector, before);
       first = last + 1;
     }
@@ -96,6 +93,7 @@ class Selection {
     int32_t hit;
   };
   std::vector<Member> shell_;
+  std::vector<double> sorted_;    // squared distances of the hits in `order`
   std::vector<int32_t> keys_, ranks_;
 };
 
