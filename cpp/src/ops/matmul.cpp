@@ -25,7 +25,10 @@ at::Tensor matmul(const at::Tensor &rows, const at::Tensor &matrix, const std::o
   static const auto linear = c10::Dispatcher::singleton()
                                  .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
                                  .typed<LinearPointwise>();
-  return linear.call(rows, matrix.t(), bias, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
+  // oneDNN falls back to a scalar loop for a weight that is a slice of a larger one
+  const auto weight = matrix.is_contiguous() || matrix.t().is_contiguous() ? matrix : matrix.contiguous();
+  return linear.call(rows.contiguous(), weight.t(), bias, "none", c10::List<std::optional<at::Scalar>>(),
+                     std::nullopt);
 }
 
 }    // namespace
