@@ -24,14 +24,4 @@ typedef void (*lammpsplugin_regfunc)(lammpsplugin_t *, void *lmp);
 void lammpsplugin_init(void *lmp, void *handle, void *regfunc);
 }
 
-namespace LAMMPS_NS {
-
-// Methods only: the object is made and owned by Neighbor, its data members are never touched here.
-class NeighRequest {
- public:
-  void set_cutoff(double);
-};
-
-}    // namespace LAMMPS_NS
-
 #endif

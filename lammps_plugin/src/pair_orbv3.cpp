@@ -2,7 +2,6 @@
 #include "pair_orbv3.h"
 
 #include "elements.h"
-#include "lammps_abi.h"
 #include "pair_orbv3_impl.h"
 
 #include "atom.h"
@@ -60,9 +59,7 @@ void PairOrbV3::init_style()
   if (std::strcmp(update->unit_style, "real") == 0)
     impl->energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
 
-  auto *const request = neighbor->add_request(this, NeighConst::REQ_FULL);
-  if (impl->settings.skin)
-    request->set_cutoff(impl->potential->metadata().cutoff + *impl->settings.skin);
+  neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
 void PairOrbV3::check_system()
@@ -126,8 +123,9 @@ double PairOrbV3::init_one(int i, int j)
     error->all(FLERR, fmt::format("All pair coeffs are not set: pair_coeff of style orbv3 gives no "
                                   "element for atom types {} and {}",
                                   i, j));
-  // LAMMPS wants a list with a cutoff of its own to end one neighbor skin before the ghosts do
-  return impl->potential->metadata().cutoff + impl->settings.skin.value_or(0.0);
+  // LAMMPS adds the skin of the neighbor command; ours may be larger
+  const double skin = impl->settings.skin.value_or(neighbor->skin);
+  return impl->potential->metadata().cutoff + (skin - neighbor->skin);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -39,6 +39,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ase.io import read
+
     from orb_export.lammps import write_input
 
     atoms = cast("Atoms", read(args.structure))  # a list only for a slice of frames
