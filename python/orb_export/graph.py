@@ -167,7 +167,8 @@ def from_arrays(
             f"graph: `positions` of atoms {first} and {second} are both {x[first].tolist()} (or images) "
             "but atoms must not coincide"
         )
-    return from_edges(checked, x, box, edges[0], edges[1], vectors, charge=charge, spin=spin)
+    arrays = edges[0].numpy(), edges[1].numpy(), vectors.numpy()
+    return from_edges(checked, x, box, *arrays, charge=charge, spin=spin)
 
 
 def from_atoms(
