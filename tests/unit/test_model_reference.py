@@ -50,7 +50,7 @@ def test_float32_equals_upstream_float32(stored, name):
     model = stored.model(name, torch.float32)
     for structure in stored.structures:
         if f"graph/{structure}/20/tie_at_cap" not in stored.arrays or stored.tie(structure, 20):
-            continue  # in float32 upstream may keep another neighbor of a tie than the stored float64 edges have
+            continue  # float32 rounding decides upstream which neighbor of a tie stays
         for result, array in stored.results("out_f32", name, structure, 20).items():
             if structure == "co2_linear_nopbc" and result == "forces" and name == "direct":
                 continue  # upstream's float32 torque removal of linear molecules is noise
