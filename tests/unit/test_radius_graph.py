@@ -35,8 +35,8 @@ def compact_cell(rng):
 
 def skewed_cell(rng):
     cell = np.diag(rng.uniform(3, 7, 3))
-    cell[1] += rng.uniform(-8, 8) * cell[0]
-    cell[2] += rng.uniform(-8, 8) * cell[0] + rng.uniform(-8, 8) * cell[1]
+    cell[1] += rng.uniform(-3, 3) * cell[0]
+    cell[2] += rng.uniform(-3, 3) * cell[0] + rng.uniform(-3, 3) * cell[1]
     return cell[rng.permutation(3)]
 
 
@@ -169,6 +169,20 @@ def test_ties_do_not_depend_on_order_cell_or_rounding(crystal, cap):
     repeated = atoms.repeat((2, 3, 2))
     actual = vectors_of(repeated.positions, repeated.cell.array, cap)
     np.testing.assert_allclose(actual, np.tile(expected, (12, 1, 1)), rtol=0, atol=1e-9)
+
+
+def test_strongly_sheared_basis_gives_the_same_vectors():
+    rng = np.random.default_rng(6)
+    cell = compact_cell(rng)
+    positions = rng.uniform(0, 1, (8, 3)) @ cell
+    expected = _core.radius_graph(positions, cell, [True] * 3, 6.0, 50)
+    sheared = np.array([[1, 0, 0], [137, 1, 0], [-55, 2048, 1]]) @ cell
+    edges, shifts, vectors = _core.radius_graph(positions, sheared, [True] * 3, 6.0, 50)
+    np.testing.assert_array_equal(edges, expected[0])
+    # 1e5 angstrom long vectors: their last bit is 1e-11
+    np.testing.assert_allclose(vectors, expected[2], rtol=0, atol=1e-9)
+    rebuilt = positions[edges[1]] + shifts @ sheared - positions[edges[0]]
+    np.testing.assert_allclose(vectors, rebuilt, rtol=0, atol=1e-9)
 
 
 def test_cap_keeps_the_smallest_projections_of_a_shell():

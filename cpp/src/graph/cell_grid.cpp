@@ -74,8 +74,8 @@ void CellGrid::collect_points(const double *positions, int64_t n_atoms, const Bo
   }
   if (!(expected < kMaxPoints)) {
     std::ostringstream message;
-    message << "radius_graph: `cutoff` is " << cutoff << " but needs " << expected << " periodic images of the "
-            << n_atoms << " atoms in so small a cell";
+    message << "radius_graph: `cutoff` is " << cutoff << " but needs " << expected
+            << " periodic images of the " << n_atoms << " atoms in so small a cell";
     throw std::invalid_argument(message.str());
   }
   points_.reserve(static_cast<size_t>(expected * 1.05) + 64);

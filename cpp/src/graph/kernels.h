@@ -1,8 +1,9 @@
 // The two inner loops, compiled for several instruction sets; the fastest that this machine has is chosen at
-// run time. All give the same bits: no fused multiply-add (-ffp-contract=off), comparisons only.
+// run time. All give the same bits: no fused multiply-add.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace orb_export {
 
@@ -18,6 +19,10 @@ struct Kernels {
 inline constexpr int64_t kReadAhead = 8;
 inline constexpr int64_t kRankBlock = 16;
 
+// The fastest for this machine.
 const Kernels &kernels();
+
+// All that this machine can run, for tests; the slowest first.
+std::vector<Kernels> supported_kernels();
 
 }    // namespace orb_export
