@@ -1,4 +1,4 @@
-"""Losses of one training step. Oracle: steps of orb-models 0.5.5 stored in ../shared/reference, 1e-10 in float64."""
+"""Losses of one training step. Oracle: steps of orb-models 0.5.5 stored in ../shared/reference, float64."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
-
 from orb_export.checkpoint import from_upstream_state_dict, to_upstream_state_dict
 from orb_export.graph import batch_graphs, from_edges
 from orb_export.model import OrbConfig, OrbV3
 from orb_export.train.data import Labels
 from orb_export.train.losses import LossWeights, conditional_huber, confidence_loss, huber, loss_terms
+from torch.nn import functional
 
 REFERENCE = Path(__file__).resolve().parents[2] / "../shared/reference/reference_cases.npz"
 TOLERANCE = 1e-10  # float64 against float64, relative to 1 + |x|
@@ -27,7 +26,10 @@ def reference():
 
 
 def assert_close(actual, expected, name):
-    actual, expected = torch.as_tensor(actual).double().flatten(), torch.as_tensor(expected).double().flatten()
+    actual, expected = (
+        torch.as_tensor(actual).double().flatten(),
+        torch.as_tensor(expected).double().flatten(),
+    )
     error = ((actual - expected).abs() / (1 + expected.abs())).max()
     assert error <= TOLERANCE, f"{name}: {error:.2e}"
 
@@ -58,11 +60,20 @@ def stored_step(reference, kind):
         energy.append(torch.from_numpy(reference[target + "energy"]))
         forces.append(torch.from_numpy(reference[target + "forces"]))
         has_stress = target + "stress" in reference.files
-        stress.append(torch.from_numpy(reference[target + "stress"]) if has_stress else torch.full((1, 6), torch.nan))
+        stress.append(
+            torch.from_numpy(reference[target + "stress"]) if has_stress else torch.full((1, 6), torch.nan)
+        )
     names = {"grad_forces": "forces", "grad_stress": "stress", "rotational_grad": "equigrad"}
     stored = json.loads(str(reference[f"train/{kind}/loss_weights"]))
-    weights = LossWeights(**{"stress": 0.0} | {names.get(name, name): value for name, value in stored.items()})
-    return model, batch_graphs(graphs), Labels(torch.cat(energy), torch.cat(forces), torch.cat(stress)), weights
+    weights = LossWeights(
+        **{"stress": 0.0} | {names.get(name, name): value for name, value in stored.items()}
+    )
+    return (
+        model,
+        batch_graphs(graphs),
+        Labels(torch.cat(energy), torch.cat(forces), torch.cat(stress)),
+        weights,
+    )
 
 
 @pytest.mark.parametrize("kind", ["cons", "direct", "cons_omol", "direct_omol"])
@@ -135,7 +146,12 @@ def small_batch():
     generator = np.random.default_rng(5)
     vectors = generator.normal(size=(2, 3)) * 2
     graph = from_edges(
-        [14, 14], np.array([[0, 0, 0], vectors[0]]), np.eye(3) * 9.0, [0, 1], [1, 0], [vectors[0], -vectors[0]]
+        [14, 14],
+        np.array([[0, 0, 0], vectors[0]]),
+        np.eye(3) * 9.0,
+        [0, 1],
+        [1, 0],
+        [vectors[0], -vectors[0]],
     )
     labels = Labels(
         torch.tensor([-9.0], dtype=torch.float64),
@@ -150,7 +166,9 @@ def test_confidence_gradients_reach_the_confidence_head_only():
     weights = LossWeights(energy=0.0, forces=0.0, stress=0.0, confidence=1.0)
     labels = labels._replace(forces=torch.zeros_like(labels.forces))
     loss_terms(model, graph, labels, weights)[0].backward()
-    moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    moved = {
+        name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert moved == {"confidence_head"}
 
 

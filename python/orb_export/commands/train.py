@@ -12,16 +12,22 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = subparsers.add_parser(
         "train",
         help="train a small conservative Orb-v3",
-        description="Train a conservative Orb-v3 from scratch on energies (eV), forces (eV/Å) and, where present, "
-        "stresses (eV/Å³) of any files that ASE reads. The run directory receives model.safetensors (the moving "
-        "average of the weights), checkpoint.pt, log.csv and, with --test, report.json.",
+        description="Train a conservative Orb-v3 from scratch on energies (eV), forces (eV/Å) and, where "
+        "present, stresses (eV/Å³) of files that ASE reads. The run directory receives the moving average of "
+        "the weights as model.safetensors, checkpoint.pt, log.csv and, with --test, report.json.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="labelled structures, e.g. extended XYZ")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE[@SLICE]", help="labelled structures, as a.xyz or a.xyz@::2"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="run directory")
-    parser.add_argument("--validation", nargs="*", type=Path, default=[], metavar="FILE", help="evaluated every epoch")
-    parser.add_argument("--validation-fraction", type=float, default=0.0, help="part of FILE held out for validation")
-    parser.add_argument("--test", nargs="*", type=Path, default=[], metavar="FILE", help="reported file by file at the end")
+    parser.add_argument("--validation", nargs="*", default=[], metavar="FILE", help="evaluated every epoch")
+    parser.add_argument(
+        "--validation-fraction", type=float, default=0.0, help="part of FILE held out for validation"
+    )
+    parser.add_argument(
+        "--test", nargs="*", default=[], metavar="FILE", help="reported file by file at the end"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in DIR")
     parser.add_argument("--max-steps", type=int, help="stop after this many steps; --resume continues")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
@@ -29,7 +35,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         name = "--" + option.name.replace("_", "-")
         text = option.metadata["help"]
         if isinstance(option.default, bool):
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=option.default, help=text)
+            parser.add_argument(
+                name, action=argparse.BooleanOptionalAction, default=option.default, help=text
+            )
         else:
             parser.add_argument(name, type=type(option.default), default=option.default, help=text)
     parser.set_defaults(run=run)
@@ -62,9 +70,7 @@ def run(args: argparse.Namespace) -> int:
     complete = trainer.fit(args.max_steps)
     trainer.export()
     if complete and args.test:
-        tests = {
-            str(path): read_samples([path], config.max_neighbors) for path in args.test
-        }
+        tests = {path: read_samples([path], config.max_neighbors) for path in args.test}
         for path, result in trainer.report(tests).items():
             print(f"{path}: " + ", ".join(f"{name} {value:.4g}" for name, value in result.items()))
     print(f"{output / 'model.safetensors'}: {trainer.step} steps, {trainer.seconds / 60:.1f} min of training")

@@ -6,11 +6,20 @@ from typing import Any
 
 from orb_export.contract import UNLIMITED_NEIGHBORS
 
-from .losses import LossWeights
-
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the terms of the loss; a term of weight 0 is left out."""
+
+    energy: float = 1.0
+    forces: float = 1.0
+    stress: float = 1.0
+    confidence: float = 1.0
+    equigrad: float = 0.0  # conservative models only; per eV, hence far below the others
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,14 @@ class TrainConfig:
     ema: float = _option(0.999, "decay of the moving average of weights, which is what is saved")
     rotate: bool = _option(True, "rotate every structure at random in every epoch")
     seed: int = _option(1, "of weights, order and rotations")
+    name: str = _option("orb-v3-small", "name of the model")
+    description: str = _option("", "one line on data, purpose and licence, stored in the model file")
     dtype: str = _option("float32", "precision of training, float32 or float64")
-    energy_weight: float = _option(1.0, "loss weight")
+    energy_weight: float = _option(0.05, "loss weight; more than forces bear at first stalls the training")
     forces_weight: float = _option(1.0, "loss weight")
-    stress_weight: float = _option(0.1, "loss weight")
+    stress_weight: float = _option(0.05, "loss weight")
     confidence_weight: float = _option(0.01, "loss weight; touches the confidence head only")
-    equigrad_weight: float = _option(0.001, "loss weight of the norm of the rotational gradient, per eV")
+    equigrad_weight: float = _option(0.0002, "loss weight of the norm of the rotational gradient, per eV")
 
     def __post_init__(self) -> None:
         for name in ("channels", "hidden", "head_hidden", "layers", "max_neighbors", "epochs", "max_edges"):

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import ase.io
 import numpy as np
 import torch
-from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.utils import string2index
 from torch import Tensor
 from tqdm import tqdm
 
 from orb_export.contract import MAX_ATOMIC_NUMBER
 from orb_export.graph import Graph, batch_graphs, from_atoms
 
-# A composition fit is ill-conditioned where elements always occur together; singular values below this fraction
-# of the largest are dropped, which shares the energy among such elements.
+# A composition fit is ill-conditioned where elements always occur together; singular values below this
+# fraction of the largest are dropped, which shares the energy among such elements.
 REFERENCE_RCOND = 1e-6
 
 
@@ -66,7 +66,7 @@ class Sample:
 
 def from_voigt(stress: Tensor) -> Tensor:
     """(..., 6) in Voigt order to symmetric (..., 3, 3)."""
-    return stress[..., [0, 5, 4, 5, 1, 3, 4, 3, 2]].unflatten(-1, (3, 3))
+    return stress[..., [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(*stress.shape[:-1], 3, 3)
 
 
 def to_voigt(stress: Tensor) -> Tensor:
@@ -89,21 +89,27 @@ def random_rotation(generator: torch.Generator) -> Tensor:
     )
 
 
-def read_samples(paths: Sequence[Path], max_neighbors: int) -> list[Sample]:
-    """Every frame of every file, with its graph. Energy and forces are required, stress is used where present."""
+def read_samples(files: Sequence[str | Path], max_neighbors: int) -> list[Sample]:
+    """Frames of every file, with their graphs. Energy and forces are required, stress is used where present.
+
+    A file may be followed by a slice, `train.xyz@::2`. Raises ValueError that names file and frame.
+    """
     samples = []
-    for path in paths:
-        if not path.is_file():
-            raise ValueError(f"train: `{path}` does not exist")
-        frames: list[Atoms] = ase.io.read(path, index=":")
-        for number, atoms in enumerate(tqdm(frames, desc=path.name, unit="frame", leave=False)):
-            samples.append(_sample(atoms, f"{path}:{number}", max_neighbors))
+    for file in files:
+        name, _, chosen = str(file).partition("@")
+        if not Path(name).is_file():
+            raise ValueError(f"train: `{name}` does not exist")
+        frames: Any = ase.io.read(name, index=":")
+        selection: Any = string2index(chosen or ":")
+        numbers = np.atleast_1d(np.arange(len(frames))[selection])
+        for number in tqdm(numbers, desc=Path(name).name, unit="frame", leave=False):
+            samples.append(_sample(frames[number], f"{name}:{number}", max_neighbors))
     if not samples:
         raise ValueError("train: no structure was given")
     return samples
 
 
-def _sample(atoms: Atoms, source: str, max_neighbors: int) -> Sample:
+def _sample(atoms: Any, source: str, max_neighbors: int) -> Sample:
     if atoms.calc is None:
         raise ValueError(f"{source}: no energy and forces")
     try:
@@ -127,7 +133,7 @@ def _sample(atoms: Atoms, source: str, max_neighbors: int) -> Sample:
 def fit_references(samples: Sequence[Sample]) -> Tensor:
     """Energy per element (118,), eV, float64: the least-squares fit of total energies on composition.
 
-    Rows are divided by the number of atoms, so that every structure counts alike; elements that do not occur get 0.
+    Rows are divided by the number of atoms, so that every structure counts alike; absent elements get 0.
     """
     composition = torch.zeros(len(samples), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
     for row, sample in zip(composition, samples, strict=True):
@@ -167,5 +173,7 @@ def epoch_batches(edges: Sequence[int], max_edges: int, generator: torch.Generat
 
 def collate(samples: Sequence[Sample]) -> tuple[Graph, Labels]:
     """One batch of several structures."""
-    columns: list[Any] = [torch.cat(column) for column in zip(*(sample.labels for sample in samples), strict=True)]
+    columns: list[Any] = [
+        torch.cat(column) for column in zip(*(sample.labels for sample in samples), strict=True)
+    ]
     return batch_graphs([sample.graph for sample in samples]), Labels(*columns)

@@ -21,54 +21,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from orb_export import checkpoint
-from orb_export.model import OrbConfig, OrbV3
+from orb_export.model import OrbV3
 
 from .config import TrainConfig
-from .data import Sample, collate, epoch_batches, fit_references, random_rotation
+from .data import Sample, collate, epoch_batches, random_rotation
+from .initial import new_model
 from .losses import loss_terms, predict
 
 log = logging.getLogger(__name__)
 CHECKPOINT, MODEL, LOG, REPORT = "checkpoint.pt", "model.safetensors", "log.csv", "report.json"
-# The normalizers start from the statistics of the whole training set with the weight of this many batches.
-INITIAL_COUNT = 1000
-
-
-def new_model(config: TrainConfig, samples: Sequence[Sample]) -> OrbV3:
-    """A conservative model with seeded weights, and references and normalizers fitted to the training set."""
-    torch.manual_seed(config.seed)
-    model = OrbV3(
-        OrbConfig(
-            kind="conservative",
-            max_neighbors=config.max_neighbors,
-            channels=config.channels,
-            hidden=config.hidden,
-            head_hidden=config.head_hidden,
-            layers=config.layers,
-        )
-    ).to(getattr(torch, config.dtype))
-    references = fit_references(samples)
-    with torch.no_grad():
-        model.energy_head.reference.copy_(references)
-    residuals = torch.cat(
-        [(s.labels.energy - references[s.graph.numbers].sum()) / s.graph.numbers.numel() for s in samples]
-    )
-    stress = torch.cat([s.labels.stress for s in samples])
-    for normalizer, values in (
-        (model.energy_head.normalizer, residuals),
-        (model.forces_normalizer, torch.cat([s.labels.forces for s in samples])),
-        (model.stress_normalizer, stress[~stress.isnan()]),
-    ):
-        if values.numel() > 1:
-            normalizer.mean.fill_(float(values.double().mean()))
-            normalizer.var.fill_(float(values.double().var()))
-            normalizer.count.fill_(INITIAL_COUNT)
-    return model
 
 
 class Trainer:
     """One training run in a directory: model, its moving average, optimizer, and the place in the data."""
 
-    def __init__(self, config: TrainConfig, training: Sequence[Sample], validation: Sequence[Sample], output: Path):
+    def __init__(
+        self, config: TrainConfig, training: Sequence[Sample], validation: Sequence[Sample], output: Path
+    ):
         self.config, self.training, self.validation, self.output = config, training, validation, output
         self.model = new_model(config, training)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -145,10 +114,17 @@ class Trainer:
                 self.average[name].copy_(value)
 
     def _finish_epoch(self, n_batches: int) -> None:
-        row = {"epoch": self.epoch + 1, "step": self.step, "seconds": round(self.seconds, 1)}
+        row: dict[str, object] = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+        }
         row |= {name: f"{value / n_batches:.6g}" for name, value in self.sums.items()}
         if self.validation:
-            row |= {f"validation_{k}": f"{v:.6g}" for k, v in errors(self.averaged_model(), self.validation).items()}
+            row |= {
+                f"validation_{k}": f"{v:.6g}"
+                for k, v in errors(self.averaged_model(), self.validation).items()
+            }
         path = self.output / LOG
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, row)
@@ -185,7 +161,7 @@ class Trainer:
         os.replace(temporary, self.output / CHECKPOINT)
 
     def resume(self) -> None:
-        """Continue from the checkpoint in the output directory; only `epochs` may differ from the first call."""
+        """Continue from the checkpoint in the output directory; only `epochs` may differ from before."""
         path = self.output / CHECKPOINT
         state = torch.load(path, weights_only=True)
         theirs, ours = state["config"], asdict(replace(self.config, epochs=state["config"]["epochs"]))
@@ -201,7 +177,6 @@ class Trainer:
             setattr(self, name, value)
         self.sums.clear()
         self.sums.update(state["sums"])
-
 
     def export(self) -> Path:
         """Write the moving average as a model file."""
@@ -225,7 +200,12 @@ def errors(model: OrbV3, samples: Sequence[Sample]) -> dict[str, float]:
         predicted = predict(model, graph)
         energy.append((predicted.energy.detach() - labels.energy).abs() / graph.numbers.numel())
         forces.append((predicted.forces.detach() - labels.forces).abs().flatten())
-        stress.append((predicted.stress.detach() - labels.stress).abs().flatten())
+        if predicted.stress is not None:
+            stress.append((predicted.stress.detach() - labels.stress).abs().flatten())
     everything: dict[str, list[Tensor]] = {"energy_mae": energy, "forces_mae": forces, "stress_mae": stress}
     scale = {"energy_mae": 1e3, "forces_mae": 1.0, "stress_mae": 160.21766208}
-    return {name: scale[name] * float(torch.cat(values).nanmean()) for name, values in everything.items()}
+    return {
+        name: scale[name] * float(torch.cat(values).nanmean())
+        for name, values in everything.items()
+        if values
+    }

@@ -5,7 +5,6 @@ statistics that those same targets have just updated. Huber losses have a thresh
 absolute errors in effect.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -22,26 +21,17 @@ from orb_export.model import (
     rotational_gradient,
     strain_gradient,
 )
+from orb_export.model.heads import StressHead
 from orb_export.model.normalizer import Normalizer
 
+from .config import LossWeights
 from .data import Labels
 
 HUBER_DELTA = 0.01
-# Large forces are noise more than signal: the threshold shrinks by these factors with the normalized target norm.
+# Large forces are noise more than signal: the threshold shrinks by these factors with the normalized norm.
 FORCE_BRACKETS = (100.0, 200.0, 300.0)
 FORCE_FACTORS = (1.0, 0.7, 0.4, 0.1)
 IGNORED_BIN = -100  # of errors beyond the last confidence bin
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Factors of the terms of the loss; a term of weight 0 is left out."""
-
-    energy: float = 1.0
-    forces: float = 1.0
-    stress: float = 1.0
-    confidence: float = 1.0
-    equigrad: float = 0.0  # conservative models only; per eV, hence far below the others
 
 
 class Prediction(NamedTuple):
@@ -55,7 +45,7 @@ class Prediction(NamedTuple):
 
 
 def predict(model: OrbV3, graph: Graph, *, differentiable: bool = False) -> Prediction:
-    """Evaluate a batch. If `differentiable`, gradients with respect to the weights can be taken of everything."""
+    """Evaluate a batch. If `differentiable`, everything has gradients with respect to the weights."""
     graph = graph._replace(vectors=graph.vectors.detach().requires_grad_())
     outputs = model(graph)
     (gradient,) = torch.autograd.grad(
@@ -132,7 +122,11 @@ def loss_terms(
     loss = torch.stack([term.to(torch.float64) for term in terms.values()]).sum()
     energy_error = (prediction.energy - labels.energy).detach().abs() / graph.counts
     log = {name: term.detach() for name, term in terms.items()}
-    return loss, log | {"loss": loss.detach(), "energy_mae": energy_error.mean(), "forces_mae": force_errors.mean()}
+    return loss, log | {
+        "loss": loss.detach(),
+        "energy_mae": energy_error.mean(),
+        "forces_mae": force_errors.mean(),
+    }
 
 
 def _energy_loss(model: OrbV3, graph: Graph, energy: Tensor, target: Tensor) -> Tensor:
@@ -154,6 +148,7 @@ def _stress_loss(model: OrbV3, stress: Tensor, target: Tensor) -> Tensor:
     if model.config.kind == "conservative":
         predicted = model.stress_normalizer.normalize(stress)
         return huber(predicted, model.stress_normalizer(target))
+    assert isinstance(model.stress_head, StressHead)
     diagonal, offdiagonal = model.stress_head.diagonal_normalizer, model.stress_head.offdiagonal_normalizer
     predicted_diagonal = diagonal.normalize(stress[:, :3])
     predicted_offdiagonal = offdiagonal.normalize(stress[:, 3:])
