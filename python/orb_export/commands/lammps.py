@@ -2,10 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
-
-if TYPE_CHECKING:
-    from ase import Atoms
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,19 +26,20 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--timestep", type=float, default=1.0, help="fs")
     parser.add_argument("--steps", type=int, default=1000, help="number of time steps")
     parser.add_argument("--units", choices=["metal", "real"], default="metal", help="of LAMMPS")
-    parser.add_argument("--charge", type=float, help="total charge of OrbMol models, e")
-    parser.add_argument("--spin", type=float, help="spin multiplicity 2S+1 of OrbMol models")
+    parser.add_argument(
+        "--charge", type=float, help="total charge of OrbMol models, e; default: that of STRUCTURE"
+    )
+    parser.add_argument("--spin", type=float, help="spin multiplicity 2S+1; likewise")
     parser.add_argument("--seed", type=int, default=1, help="of the initial velocities")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ase.io import read
-
+    from orb_export.commands.structures import read_structures
     from orb_export.lammps import write_input
 
-    atoms = cast("Atoms", read(args.structure))  # a list only for a slice of frames
+    atoms = read_structures(args.structure)[-1]
     path = write_input(
         atoms,
         args.model,

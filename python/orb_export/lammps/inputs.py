@@ -1,7 +1,7 @@
 """A runnable LAMMPS input for a structure: `in.lammps` and `structure.data`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def write_input(
         timestep: fs.
         steps: number of time steps.
         units: LAMMPS units, ``metal`` or ``real``.
-        charge: total charge, e; with models that are conditioned on it.
+        charge: total charge, e, of models that are conditioned on it; by default ``atoms.info["charge"]``.
         spin: spin multiplicity 2S+1; likewise.
         seed: of the initial velocities.
 
@@ -55,14 +55,20 @@ def write_input(
         Path of `in.lammps`; run it in its folder with ``lmp -in in.lammps``.
 
     Raises:
-        ValueError: an argument that LAMMPS could not run.
+        ValueError: an argument that LAMMPS could not run, or `model` is no artefact.
+        FileNotFoundError: there is no `model`.
     """
     from ase.io.lammpsdata import write_lammps_data
 
+    from orb_export.artefact import read_metadata
+
     path = Path(model).resolve()
-    if not path.is_file():
-        raise ValueError(f"write_input: `model` is {str(model)!r}, which is no file")
+    record = read_metadata(path)
     _check(atoms, ensemble, temperature, timestep, steps, units)
+    unknown = sorted(set(atoms.numbers.tolist()) - set(record["elements"]))
+    if unknown:
+        raise ValueError(f"write_input: `atoms` has atomic numbers {unknown}, unknown to {record['model']}")
+    conditions = _conditions(atoms, record, charge, spin)
     boxed = boxed_for_lammps(atoms)
     elements = list(dict.fromkeys(boxed.get_chemical_symbols()))
     folder = Path(directory)
@@ -71,8 +77,6 @@ def write_input(
     with open(folder / DATA_FILE, "w") as file:
         write_lammps_data(file, boxed, specorder=elements, masses=True, velocities=moving, units=units)
 
-    given = (("charge", charge), ("spin", spin))
-    conditions = "".join(f" {name} {value:g}" for name, value in given if value is not None)
     step = timestep * _FEMTOSECOND[units]
     still = "mom yes" if boxed.pbc.any() else "mom yes rot yes"
     # a single atom at rest has no temperature that could be scaled
@@ -124,6 +128,25 @@ def _check(
             raise ValueError(f"write_input: `{name}` is {value} but must be positive")
     if steps < 0:
         raise ValueError(f"write_input: `steps` is {steps} but must not be negative")
+
+
+def _conditions(atoms: "Atoms", record: dict[str, Any], charge: float | None, spin: float | None) -> str:
+    """Keywords of pair_style for a model conditioned on charge and spin."""
+    given = {"charge": charge, "spin": spin}
+    if not record["has_charge_spin"]:
+        wrong = [name for name, value in given.items() if value is not None]
+        if wrong:
+            raise ValueError(
+                f"write_input: `{wrong[0]}` is given, but {record['model']} does not depend on it"
+            )
+        return ""
+    words = ""
+    for name, value in given.items():
+        known = atoms.info.get(name) if value is None else value
+        if known is None:
+            raise ValueError(f"write_input: `{name}` is missing, but {record['model']} depends on it")
+        words += f" {name} {known:g}"
+    return words
 
 
 def _fix(ensemble: Ensemble, boxed: "Atoms", temperature: float, pressure: float, step: float) -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from orb_export.export import export_model
 from orb_export.model import OrbConfig, OrbV3
+from orb_export.model.angular import HARMONICS
 
 
 def random_model(kind: str, cap: int, **options) -> OrbV3:
@@ -24,21 +25,28 @@ def random_model(kind: str, cap: int, **options) -> OrbV3:
     return OrbV3(config).double().eval()
 
 
+def invariant_model(cap: int) -> OrbV3:
+    """One that does not change under rotations, since it reads no harmonic but the constant one."""
+    model = random_model("conservative", cap)
+    with torch.no_grad():
+        weights = model.network.edge_encoder.block.mlp.first.weight  # (hidden, radial * harmonics)
+        weights[:, torch.arange(weights.shape[1]) % HARMONICS != 0] = 0.0
+        weights *= HARMONICS**0.5
+    return model
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> dict[str, Path]:
     """TorchScript artefacts by name; AOTInductor has a fixture of its own, since it takes long."""
     folder = tmp_path_factory.mktemp("models")
-    files = {}
-    for kind in ("conservative", "direct"):
-        for cap in (20, 120):
-            files[f"{kind}-{cap}"] = folder / f"{kind}-{cap}.pt"
-            export_model(
-                random_model(kind, cap), files[f"{kind}-{cap}"], format="torchscript", verified=False
-            )
-    files["charged"] = folder / "charged.pt"
-    charged = random_model("conservative", 120, has_charge_spin=True)
-    export_model(charged, files["charged"], format="torchscript", verified=False)
-    return files
+    made = {"charged": random_model("conservative", 120, has_charge_spin=True)}
+    for cap in (20, 120):
+        made[f"conservative-{cap}"] = random_model("conservative", cap)
+        made[f"direct-{cap}"] = random_model("direct", cap)
+        made[f"invariant-{cap}"] = invariant_model(cap)
+    for name, model in made.items():
+        export_model(model, folder / f"{name}.pt", format="torchscript", verified=False)
+    return {name: folder / f"{name}.pt" for name in made}
 
 
 @pytest.fixture(scope="session")
