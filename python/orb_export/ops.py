@@ -1,4 +1,4 @@
-"""The torch operators of orb_export: loads their library and tells torch.compile and torch.export their shapes.
+"""The torch operators of orb_export: loads their library, tells compilers their shapes.
 
 Schema, CPU kernel and derivatives are C++ (cpp/src/ops), so that a process without Python has them too.
 """
@@ -28,7 +28,7 @@ def library_path() -> Path:
     return path
 
 
-torch.ops.load_library(library_path())
+torch.ops.load_library(library_path())  # type: ignore[no-untyped-call]
 
 
 def radius_graph(
@@ -36,19 +36,21 @@ def radius_graph(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All pairs closer than `cutoff`, at most `max_neighbors` nearest per center (negative: no cap).
 
-    positions (N, 3) float64 and cell (3, 3) float64, rows are lattice vectors, in angstrom; periodic (3,) bool,
-    per lattice vector: rows of open axes are ignored. Atoms may lie anywhere relative to the cell.
+    positions (N, 3) float64 and cell (3, 3) float64, rows are lattice vectors, in angstrom; periodic (3,)
+    bool, per lattice vector: rows of open axes are ignored. Atoms may lie anywhere relative to the cell.
 
     Returns edges (2, E) int64: centers and neighbors, shifts (E, 3) int64, and vectors (E, 3) float64 =
     positions[neighbors] + shifts @ cell - positions[centers], sorted by center and distance; neighbors whose
     distances agree within `contract.TIE_TOLERANCE` are sorted by vector . `contract.TIE_DIRECTION`.
     Vectors are twice differentiable with respect to positions and cell. Raises ValueError and TypeError.
     """
-    edges, shifts, vectors = torch.ops.orb_export.radius_graph(positions, cell, periodic, cutoff, max_neighbors)
+    edges, shifts, vectors = torch.ops.orb_export.radius_graph(
+        positions, cell, periodic, cutoff, max_neighbors
+    )
     return edges, shifts, vectors
 
 
-@torch.library.register_fake("orb_export::radius_graph")
+@torch.library.register_fake("orb_export::radius_graph")  # type: ignore[untyped-decorator]
 def _radius_graph_fake(
     positions: Tensor, cell: Tensor, periodic: Tensor, cutoff: float, max_neighbors: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,13 +1,12 @@
-"""Brute-force radius graph: every atom against every image of every atom. Slow, obvious, written independently.
+"""Brute-force radius graph: every atom against every image of every atom. Slow, obvious, independent.
 
-Follows the rule of docs/conventions.md, not the code of the kernel: no grid, no lattice reduction, no wrapping.
+Follows the rule of contract.py, not the code of the kernel: no grid, no lattice reduction, no wrapping.
 """
 
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-
 from orb_export import contract
 
 RIM = 1e-9  # angstrom; pairs this close to the cutoff count as outside
@@ -45,8 +44,8 @@ def _images(
 ) -> NDArray[np.int64]:
     """Lattice translations that can bring any two atoms within the cutoff.
 
-    A pair with |x_j + n . cell - x_i| < cutoff has |n_k| <= cutoff * |g_k| + |(x_i - x_j) . g_k| with g the dual
-    vectors of the periodic rows within their span.
+    A pair with |x_j + n . cell - x_i| < cutoff has |n_k| <= cutoff * |g_k| + |(x_i - x_j) . g_k| with g the
+    dual vectors of the periodic rows within their span.
     """
     rows = [k for k in range(3) if periodic[k]]
     if not rows or len(positions) == 0:

@@ -3,7 +3,6 @@
 import ase.build
 import numpy as np
 import pytest
-
 from orb_export import _core
 
 
@@ -13,7 +12,9 @@ def assert_equal_graphs(actual, expected):
 
 
 @pytest.mark.parametrize("cap", [-1, 20])
-@pytest.mark.parametrize("periodic", [(True, True, True), (True, False, True), (False, False, False)], ids=str)
+@pytest.mark.parametrize(
+    "periodic", [(True, True, True), (True, False, True), (False, False, False)], ids=str
+)
 def test_every_step_equals_a_fresh_graph(periodic, cap):
     rng = np.random.default_rng(0)
     atoms = ase.build.bulk("Cu", "fcc", a=3.61, cubic=True).repeat((3, 3, 2))
@@ -44,15 +45,18 @@ def test_rebuilds_only_when_an_atom_moved_half_the_skin_or_the_box_changed():
     positions, cell, periodic = np.array([[0.0, 0, 0], [0, 0, 2.0]]), 8.0 * np.eye(3), np.ones(3, bool)
     builder = _core.GraphBuilder(5.0, -1, 1.0)
 
+    def moved_by(distance):
+        return positions + np.array([0, distance, 0])
+
     def rebuilds_after(*arguments):
         builder.update(*arguments)
         return builder.rebuilds
 
     assert rebuilds_after(positions, cell, periodic) == 1
-    assert rebuilds_after(positions + [0, 0.499, 0], cell, periodic) == 1
-    assert rebuilds_after(positions + [0, 0.501, 0], cell, periodic) == 2
-    assert rebuilds_after(positions + [0, 0.501, 0], 1.001 * cell, periodic) == 3
-    assert rebuilds_after(positions + [0, 0.501, 0], 1.001 * cell, [True, True, False]) == 4
+    assert rebuilds_after(moved_by(0.499), cell, periodic) == 1
+    assert rebuilds_after(moved_by(0.501), cell, periodic) == 2
+    assert rebuilds_after(moved_by(0.501), 1.001 * cell, periodic) == 3
+    assert rebuilds_after(moved_by(0.501), 1.001 * cell, [True, True, False]) == 4
     assert rebuilds_after(positions[:1], 1.001 * cell, [True, True, False]) == 5
     assert builder.updates == 6
 

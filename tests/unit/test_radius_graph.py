@@ -12,9 +12,9 @@ import pytest
 import vesin
 from ase import Atoms
 from matscipy.neighbours import neighbour_list
-from tests.reference.radius_graph import radius_graph as oracle
-
 from orb_export import _core
+
+from tests.reference.radius_graph import radius_graph as oracle
 
 STORED = Path(__file__).resolve().parents[2] / "../shared/reference/reference_cases.npz"
 TOLERANCE = 1e-10
@@ -218,7 +218,9 @@ def test_more_neighbors_than_the_short_sort_holds():
 
 def test_clusters_far_apart_need_memory_for_their_atoms_only():
     rng = np.random.default_rng(2)
-    clusters = [rng.uniform(0, 9, (30, 3)) + offset for offset in ([0, 0, 0], [1e6, -1e6, 3e5], [-1e6, 0, 1e6])]
+    clusters = [
+        rng.uniform(0, 9, (30, 3)) + offset for offset in ([0, 0, 0], [1e6, -1e6, 3e5], [-1e6, 0, 1e6])
+    ]
     positions = np.concatenate(clusters)
     edges, shifts, vectors = _core.radius_graph(positions, np.zeros((3, 3)), np.zeros(3, bool), 5.0, NO_CAP)
     parts = [oracle(x, np.zeros((3, 3)), np.zeros(3, bool), 5.0, NO_CAP) for x in clusters]
@@ -265,20 +267,26 @@ def test_rows_of_open_axes_are_ignored():
         ({"cutoff": np.inf}, "radius_graph: `cutoff` is inf but must be finite"),
         ({"cutoff": 1e5}, "radius_graph: `cutoff` is 100000 but needs .* periodic images"),
         ({"threads": -2}, "radius_graph: `threads` is -2 but must not be negative"),
-        ({"positions": [[0, 0, 0], [0, np.nan, 1]]}, r"`positions` of atom 1 is \(0, nan, 1\) but must be finite"),
+        (
+            {"positions": [[0, 0, 0], [0, np.nan, 1]]},
+            r"`positions` of atom 1 is \(0, nan, 1\) but must be finite",
+        ),
         ({"positions": [[0, 0, 1e300]]}, "`positions` of atom 0 is .* within 1e\\+09 angstrom"),
         ({"positions": np.zeros((4, 2))}, r"`positions` has shape \(4, 2\) but must have shape \(N, 3\)"),
         ({"cell": np.eye(2)}, r"`cell` has shape \(2, 2\) but must have shape \(3, 3\)"),
         ({"periodic": [True]}, r"`periodic` has shape \(1,\) but must have shape \(3,\)"),
         ({"cell": np.diag([1.0, 0.0, 1.0])}, r"`cell` row 1 is \(0, 0, 0\) but axis 1 is periodic"),
         ({"cell": np.diag([1.0, np.inf, 1.0])}, r"`cell` row 1 is \(0, inf, 0\) but axis 1 is periodic"),
-        ({"cell": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])}, "`cell` is singular: .* not linearly independent"),
+        (
+            {"cell": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])},
+            "`cell` is singular: .* not linearly independent",
+        ),
         ({"cell": np.array([[1, 0, 0], [2**0.5, 0, 0], [0, 0, 1]])}, "`cell` is singular"),
     ],
 )
 def test_bad_input_is_named(change, message):
     arguments = {
-        "positions": np.zeros((2, 3)) + [[0.0], [1.0]],
+        "positions": np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]),
         "cell": 4.0 * np.eye(3),
         "periodic": [True] * 3,
         "cutoff": 6.0,

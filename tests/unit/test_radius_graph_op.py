@@ -1,11 +1,10 @@
-"""The torch operator orb_export::radius_graph: derivatives by finite differences, every way of compiling it."""
+"""The torch operator orb_export::radius_graph: its derivatives and every way of compiling it."""
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-
 from orb_export import _core, ops
+from torch import Tensor, nn
 
 
 def example(n_atoms=6, seed=0, periodic=(True, False, True)):
@@ -113,7 +112,9 @@ def exported():
 @pytest.mark.parametrize("n_atoms", [3, 7, 25])
 def test_exported_program_equals_eager(exported, n_atoms):
     arguments = example(n_atoms, seed=n_atoms)
-    torch.testing.assert_close(exported.module()(*arguments), SumOfDistances()(*arguments), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        exported.module()(*arguments), SumOfDistances()(*arguments), rtol=0, atol=1e-12
+    )
 
 
 # torch's own pytree copies its deprecated class while packaging
@@ -145,7 +146,12 @@ def test_compiled_gradients_equal_eager():
         (0, torch.zeros(4, 3), TypeError, "radius_graph: `positions` is Float but must be float64"),
         (1, torch.eye(3), TypeError, "radius_graph: `cell` is Float but must be float64"),
         (2, torch.ones(3), TypeError, "radius_graph: `periodic` is Float but must be bool"),
-        (0, torch.zeros(4, 2).double(), ValueError, r"`positions` has shape \[4, 2\] but must have shape \(N, 3\)"),
+        (
+            0,
+            torch.zeros(4, 2).double(),
+            ValueError,
+            r"`positions` has shape \[4, 2\] but must have shape \(N, 3\)",
+        ),
         (1, torch.zeros(9).double(), ValueError, r"`cell` has shape \[9\] but must have shape \(3, 3\)"),
         (2, torch.tensor(True), ValueError, r"`periodic` has shape \[\] but must have shape \(3,\)"),
         (1, torch.zeros(3, 3).double(), ValueError, "`cell` row 0 is .* but axis 0 is periodic"),
