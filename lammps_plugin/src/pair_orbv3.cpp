@@ -117,12 +117,8 @@ void PairOrbV3::check_masses()
   }
 }
 
-double PairOrbV3::init_one(int i, int j)
+double PairOrbV3::init_one(int /*i*/, int /*j*/)
 {
-  if (!setflag[i][j])
-    error->all(FLERR, fmt::format("All pair coeffs are not set: pair_coeff of style orbv3 gives no "
-                                  "element for atom types {} and {}",
-                                  i, j));
   // LAMMPS adds the skin of the neighbor command; ours may be larger
   const double skin = impl->settings.skin.value_or(neighbor->skin);
   return impl->potential->metadata().cutoff + (skin - neighbor->skin);

@@ -136,10 +136,6 @@ void PairOrbV3::settings(int narg, char **arg)
 void PairOrbV3::coeff(int narg, char **arg)
 {
   if (narg < 3) utils::missing_cmd_args(FLERR, "pair_coeff * * FILE with pair_style orbv3", error);
-  if (std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
-    error->all(FLERR,
-               fmt::format("Pair style orbv3 has one pair_coeff for all types, * * FILE, not {} {}",
-                           arg[0], arg[1]));
   const int given = narg - 3;
   if (given != atom->ntypes)
     error->all(FLERR,

@@ -1,5 +1,8 @@
 """Small models with random weights, exported once per session."""
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,25 @@ def compiled_model(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("compiled") / "model.pt2"
     export_model(random_model("conservative", 120), file, format="aoti", verified=False)
     return file
+
+
+@pytest.fixture(scope="session")
+def stock_lmp() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the `lmp` of the wheel with a script, in an environment that says nothing of this package."""
+    programs = Path(sys.executable).parent
+
+    def run(
+        script: str, folder: Path, ranks: int = 1, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        (folder / "in.lammps").write_text(script)
+        launcher = [programs / "mpiexec", "-n", str(ranks)] if ranks > 1 else []
+        return subprocess.run(
+            [*launcher, programs / "lmp", "-in", "in.lammps", "-log", "none"],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run

