@@ -1,4 +1,5 @@
 #include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 #include "tensors.h"
@@ -14,7 +15,9 @@ class TorchScriptBackend : public Backend {
   }
 
   RawOutputs run(const Graph &graph) override {
-    // the script differentiates inside: no inference mode, and every call starts without a graph
+    // Optimization would change the last bits after the first calls, and pause for every new graph size.
+    torch::jit::GraphOptimizerEnabledGuard as_written(false);
+    // the script differentiates inside: no inference mode
     std::vector<c10::IValue> inputs;
     for (auto &tensor : to_tensors(graph, device_)) inputs.emplace_back(std::move(tensor));
     const auto outputs = module_.get_method("evaluate")(std::move(inputs));
