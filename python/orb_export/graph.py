@@ -99,6 +99,31 @@ def checked_charge_spin(charge: object, spin: object) -> tuple[float, float]:
     return float(charge), float(spin)
 
 
+def _single(
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    edges: Sequence[Tensor],
+    charge: float,
+    spin: float,
+) -> Graph:
+    """One checked system; `edges` are centers, neighbors and vectors, which the graph takes over uncopied."""
+    charge, spin = checked_charge_spin(charge, spin)
+    centers, neighbors, vectors = edges
+    return Graph(
+        numbers=torch.from_numpy(numbers),
+        centers=centers,
+        neighbors=neighbors,
+        vectors=vectors,
+        batch=torch.zeros(len(numbers), dtype=torch.int64),
+        counts=torch.tensor([len(numbers)]),
+        charge=torch.tensor([charge], dtype=torch.float64),
+        spin=torch.tensor([spin], dtype=torch.float64),
+        cell=torch.from_numpy(cell[None].copy()),
+        positions=torch.from_numpy(positions.copy()),
+    )
+
+
 def from_edges(
     numbers: ArrayLike,
     positions: ArrayLike,
@@ -112,22 +137,15 @@ def from_edges(
 ) -> Graph:
     """A graph from edges that are known already; nothing about them is checked but the shapes."""
     checked = _checked_numbers(numbers)
-    n_atoms, n_edges = len(checked), len(np.asarray(centers))
-    charge, spin = checked_charge_spin(charge, spin)
-    return Graph(
-        numbers=torch.from_numpy(checked),
-        centers=torch.from_numpy(np.array(centers, dtype=np.int64).reshape(n_edges)),
-        neighbors=torch.from_numpy(np.array(neighbors, dtype=np.int64).reshape(n_edges)),
-        vectors=torch.from_numpy(np.array(vectors, dtype=np.float64).reshape(n_edges, 3)),
-        batch=torch.zeros(n_atoms, dtype=torch.int64),
-        counts=torch.tensor([n_atoms]),
-        charge=torch.tensor([charge], dtype=torch.float64),
-        spin=torch.tensor([spin], dtype=torch.float64),
-        cell=torch.from_numpy(
-            np.zeros((1, 3, 3)) if cell is None else _array("cell", cell, (3, 3)).copy()[None]
-        ),
-        positions=torch.from_numpy(_array("positions", positions, (n_atoms, 3)).copy()),
+    x = _array("positions", positions, (len(checked), 3))
+    box = np.zeros((3, 3)) if cell is None else _array("cell", cell, (3, 3))
+    n_edges = len(np.asarray(centers))
+    edges = (
+        torch.from_numpy(np.array(centers, dtype=np.int64).reshape(n_edges)),
+        torch.from_numpy(np.array(neighbors, dtype=np.int64).reshape(n_edges)),
+        torch.from_numpy(np.array(vectors, dtype=np.float64).reshape(n_edges, 3)),
     )
+    return _single(checked, x, box, edges, charge, spin)
 
 
 def from_arrays(
@@ -167,8 +185,7 @@ def from_arrays(
             f"graph: `positions` of atoms {first} and {second} are both {x[first].tolist()} (or images) "
             "but atoms must not coincide"
         )
-    arrays = edges[0].numpy(), edges[1].numpy(), vectors.numpy()
-    return from_edges(checked, x, box, *arrays, charge=charge, spin=spin)
+    return _single(checked, x, box, (edges[0], edges[1], vectors), charge, spin)
 
 
 def from_atoms(
