@@ -8,8 +8,9 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
-from orb_export import checkpoint
+from orb_export import artefact, checkpoint
 from orb_export.ase import OrbCalculator
+from orb_export.export import export_model
 from orb_export.graph import from_atoms
 
 
@@ -61,6 +62,20 @@ class TestSources:
             calculator = OrbCalculator(source)
             expected = model.predict(from_atoms(crystal, 20))["energy"].item()
             assert calculator.get_potential_energy(crystal) == expected
+
+    @pytest.mark.parametrize("name", ["cons", "direct_omol"])
+    def test_compiled_artefact(self, stored, tmp_path, charged, name):
+        model = stored.model(name)
+        export_model(model, tmp_path / "m.pt", format="torchscript", verified=False)
+        eager, compiled = OrbCalculator(model), OrbCalculator(tmp_path / "m.pt")
+        assert isinstance(compiled.predictor, artefact.Potential)
+        assert compiled.implemented_properties == eager.implemented_properties
+        for calculator in (compiled, OrbCalculator(artefact.load(tmp_path / "m.pt"))):
+            energy = calculator.get_potential_energy(charged)
+            assert energy == pytest.approx(eager.get_potential_energy(charged), abs=1e-10)
+            assert np.abs(calculator.get_forces(charged) - eager.get_forces(charged)).max() < 1e-9
+            confidence = calculator.results["confidence"] - eager.results["confidence"]
+            assert np.abs(confidence).max() < 1e-10
 
     def test_anything_that_predicts(self, crystal):
         class Fake:
