@@ -13,19 +13,19 @@ from orb_export.model.angular import HARMONICS
 
 
 def random_model(kind: str, cap: int, **options) -> OrbV3:
-    """A small float64 model whose forces, stress and curvature are of ordinary size."""
+    """A small float64 model with random weights, and statistics that make forces of some 0.1 eV/A."""
     torch.manual_seed(20 + cap)
-    config = OrbConfig(
-        kind,
-        max_neighbors=cap,
-        channels=16,
-        hidden=24,
-        head_hidden=16,
-        layers=3,
-        name=f"random-{kind}-{cap}",
-        **options,
-    )
-    return OrbV3(config).double().eval()
+    sizes = {"channels": 16, "hidden": 24, "head_hidden": 16, "layers": 3}
+    model = OrbV3(OrbConfig(kind, cap, **sizes, name=f"random-{kind}-{cap}", **options)).double().eval()
+    with torch.no_grad():
+        model.energy_head.normalizer.mean.fill_(-4.0)
+        model.energy_head.normalizer.var.fill_(40.0**2)
+        model.energy_head.reference.uniform_(-3.0, 0.0)
+        if kind == "direct":  # a mean of the forces, which must survive the removal of the net force
+            model.force_head.normalizer.mean.fill_(0.02)
+            model.stress_head.diagonal_normalizer.var.fill_(0.1**2)
+            model.stress_head.offdiagonal_normalizer.var.fill_(0.1**2)
+    return model
 
 
 def invariant_model(cap: int) -> OrbV3:

@@ -51,7 +51,8 @@ CASES = {
     "crystal": _crystal(),
     "atoms outside the box": _outside(),
     "perfect crystal with ties": bulk("Cu", "fcc", a=3.61, cubic=True) * (2, 2, 2),
-    "one-atom cell": bulk("Fe", "bcc", a=2.87),
+    "one-atom cell": Atoms("Fe", cell=[[2.5, 0, 0], [0.7, 2.6, 0], [-0.5, 0.6, 2.7]], pbc=True),
+    "one-atom cell with ties": bulk("Fe", "bcc", a=2.87),
     "very flat cell": Atoms(
         "CO", [[0, 0, 0], [1.1, 0.9, 0.8]], cell=[[2.9, 0, 0], [2.7, 2.8, 0], [-2.6, 2.7, 3.1]], pbc=True
     ),
