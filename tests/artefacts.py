@@ -47,7 +47,7 @@ def forge(payload: Path, destination: Path, text: str, compression: int = zipfil
 
 
 def forge_record(payload: Path, destination: Path, record: dict[str, Any], **changes: Any) -> Path:
-    """An artefact of `payload` whose hash is right, with a record in which `changes` replace or (None) drop."""
+    """An artefact of `payload` whose hash is right, with `changes` in its record; None drops an entry."""
     changed = {name: value for name, value in {**record, **changes}.items() if value is not None}
     artefact.write(payload, changed, destination)
     return destination

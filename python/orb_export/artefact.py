@@ -62,7 +62,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if METADATA_ENTRY not in archive.namelist():
                 raise ValueError(
-                    f"load: `{path}` is not an orb_export artefact: the archive has no record `{METADATA_ENTRY}`"
+                    f"load: `{path}` is not an orb_export artefact: the archive has no record "
+                    f"`{METADATA_ENTRY}`"
                 )
             entry = archive.getinfo(METADATA_ENTRY)
             record = json.loads(archive.read(entry))
@@ -75,7 +76,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
         found = record.get("schema_version") if isinstance(record, dict) else None
         raise ValueError(
-            f"load: `{path}` has `schema_version` {found} but this version of orb_export needs {SCHEMA_VERSION}"
+            f"load: `{path}` has `schema_version` {found} but this orb_export needs {SCHEMA_VERSION}"
         )
     found_hash = sha256_of_file(path, entry.header_offset)
     if (entry.header_offset, found_hash) != (record.get("payload_bytes"), record.get("payload_sha256")):
@@ -92,10 +93,10 @@ class Potential:
     def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
         import torch  # noqa: F401  (its libraries must be in the process before ours)
 
-        from orb_export import _core
+        from orb_export._core import load_potential
 
         self.path = Path(path)
-        self._compiled = _core.load_potential(str(path), device, threads)
+        self._compiled = load_potential(str(path), device, threads)
         self.metadata: dict[str, Any] = json.loads(self._compiled.metadata_json)
 
     @property
@@ -142,8 +143,8 @@ class Potential:
 def load(path: str | Path, device: str = "auto", threads: int = 0) -> Potential:
     """Open an artefact written by `orb-export export`.
 
-    `device`: auto (the one it was made for), cpu, cuda or cuda:N. `threads`: of torch in this process; 0 keeps
-    torch's choice. Raises ValueError when the file is no artefact, is damaged, or was made for another schema,
-    torch version, device or processor; the message names both sides.
+    `device`: auto (the one it was made for), cpu, cuda or cuda:N. `threads`: of torch in this process; 0
+    keeps torch's choice. Raises ValueError when the file is no artefact, is damaged, or was made for another
+    schema, torch version, device or processor; the message names both sides.
     """
     return Potential(path, device, threads)

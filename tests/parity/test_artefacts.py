@@ -50,7 +50,9 @@ def exported(request, format, tmp_path_factory) -> Exported:
 
 def images() -> list[Atoms]:
     """The built-in structures of the verification, and a few more that are awkward in some way."""
-    skewed = Atoms("LiF", [[0, 0, 0], [1.1, 1.2, 1.3]], cell=[[3, 0, 0], [2.9, 3, 0], [-2.8, 2.9, 3]], pbc=True)
+    skewed = Atoms(
+        "LiF", [[0, 0, 0], [1.1, 1.2, 1.3]], cell=[[3, 0, 0], [2.9, 3, 0], [-2.8, 2.9, 3]], pbc=True
+    )
     left_handed = bulk("Si", cubic=True)
     left_handed.set_cell(left_handed.cell[[1, 0, 2]], scale_atoms=False)
     left_handed.rattle(0.05, seed=1)
@@ -134,7 +136,9 @@ def test_forces_are_the_negative_gradient_of_the_energy(conservative, periodic):
 
         return change
 
-    numerical = np.array([[-_difference(conservative, periodic, displace((i, a))) for a in range(3)] for i in range(3)])
+    numerical = np.array(
+        [[-_difference(conservative, periodic, displace((i, a))) for a in range(3)] for i in range(3)]
+    )
     np.testing.assert_allclose(forces, numerical, atol=1e-6)
     assert np.abs(forces).max() > 1e-2
 

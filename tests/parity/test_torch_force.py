@@ -1,8 +1,8 @@
 """`forward` of a TorchScript artefact keeps the interface of openmm-torch's TorchForce.
 
-TorchForce itself is a compiled plugin: it calls torch::jit::load and `forward(positions, box)` with nm, takes
-kJ/mol, and differentiates or takes forces in kJ/mol/nm. A process that only loads the op library does the same
-here. Oracle: the artefact through the C++ runtime, in eV and angstrom.
+TorchForce itself is a compiled plugin: it calls torch::jit::load and `forward(positions, box)` with
+nm, takes kJ/mol, and differentiates or takes forces in kJ/mol/nm. A process that only loads the op
+library does the same here. Oracle: the artefact through the C++ runtime, in eV and angstrom.
 """
 
 import subprocess
@@ -66,7 +66,9 @@ def test_energy_and_forces_in_openmm_units(tmp_path, kind, periodic, precision):
     energy, forces = (1e-7, 1e-6) if precision == "float64" else (1e-3, 1e-1)
     with np.load(data) as result:
         assert result["energy"] == pytest.approx(expected["energy"] * KJ_PER_MOL, rel=3e-8, abs=energy)
-        np.testing.assert_allclose(result["forces"], expected["forces"] * KJ_PER_MOL * 10, rtol=3e-8, atol=forces)
+        np.testing.assert_allclose(
+            result["forces"], expected["forces"] * KJ_PER_MOL * 10, rtol=3e-8, atol=forces
+        )
         assert np.abs(result["forces"]).max() > 10.0
 
 

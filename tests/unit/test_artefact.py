@@ -23,7 +23,9 @@ def file(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("size", [0, 1, 54, 55, 56, 57, 62, 63, 64, 65, 119, 120, 121, 1000, 2**20 - 3, 2**21 + 5])
+@pytest.mark.parametrize(
+    "size", [0, 1, 54, 55, 56, 57, 62, 63, 64, 65, 119, 120, 121, 1000, 2**20 - 3, 2**21 + 5]
+)
 def test_runtime_hash_equals_hashlib(tmp_path, size):
     payload = tmp_path / "payload.zip"
     with zipfile.ZipFile(payload, "w") as archive:
@@ -51,7 +53,9 @@ def test_python_and_runtime_read_the_same_record(file):
 def test_record_states_the_contract(kind):
     described = record.describe(tiny_model(kind), "aoti", "tiny", "MIT")
     assert [field["name"] for field in described["inputs"]] == [field.name for field in INPUTS]
-    assert [tuple(field["shape"]) for field in described["outputs"]] == [field.shape for field in OUTPUTS[kind]]
+    assert [tuple(field["shape"]) for field in described["outputs"]] == [
+        field.shape for field in OUTPUTS[kind]
+    ]
     assert described["kind"] == kind
     assert described["max_neighbors"] == 20
     assert described["dtype"] == "float64"
@@ -88,7 +92,9 @@ def test_a_failed_verification_leaves_no_file(tmp_path, monkeypatch):
     wrong = tiny_model("conservative")
     with torch.no_grad():
         wrong.energy_head.reference += 1e-8
-    monkeypatch.setattr(verify, "eager_results", lambda model, atoms, original=verify.eager_results: original(wrong, atoms))
+    monkeypatch.setattr(
+        verify, "eager_results", lambda model, atoms, original=verify.eager_results: original(wrong, atoms)
+    )
     path = tmp_path / "tiny.pt"
     with pytest.raises(RuntimeError, match=r"artefact and eager model differ: energy 1\.00e-08 > 1e-10"):
         export_model(tiny_model("conservative"), path, format="torchscript")

@@ -39,7 +39,9 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_export_verifies_in_a_fresh_process_and_says_so(folder, tmp_path, capsys):
     file = tmp_path / "model.pt"
-    assert cli.main(["export", str(folder / "weights.safetensors"), "-o", str(file), "--dtype", "float32"]) == 0
+    assert (
+        cli.main(["export", str(folder / "weights.safetensors"), "-o", str(file), "--dtype", "float32"]) == 0
+    )
     assert "tiny-conservative, torchscript, float32" in capsys.readouterr().out
     record = artefact.read_metadata(file)
     assert record["dtype"] == "float32"
@@ -107,7 +109,9 @@ def test_verify_notices_an_artefact_that_computes_something_else(folder, tmp_pat
     with torch.no_grad():
         other.energy_head.reference[29] += 1e-3
     compile_torchscript(other, tmp_path / "payload.pt")
-    artefact.write(tmp_path / "payload.pt", artefact.read_metadata(folder / "weights.pt"), tmp_path / "liar.pt")
+    artefact.write(
+        tmp_path / "payload.pt", artefact.read_metadata(folder / "weights.pt"), tmp_path / "liar.pt"
+    )
     done = run("verify", tmp_path / "liar.pt", folder / "frames.xyz")
     assert done.returncode == 1
     assert "artefact and eager model differ: energy 1.00e-03 > 1e-10" in done.stderr
@@ -118,7 +122,9 @@ def test_convert_goes_both_ways(folder, tmp_path, capsys):
     assert cli.main(["convert", str(folder / "weights.safetensors"), str(upstream)]) == 0
     assert cli.main(["convert", str(upstream), str(back), "--max-neighbors", "20"]) == 0
     assert "conservative" in capsys.readouterr().out
-    assert weights_sha256(checkpoint.load(back)) == weights_sha256(tiny_model("conservative", dtype=torch.float32))
+    assert weights_sha256(checkpoint.load(back)) == weights_sha256(
+        tiny_model("conservative", dtype=torch.float32)
+    )
 
 
 def test_doctor_finds_the_runtime(capsys):
@@ -133,18 +139,36 @@ MISTAKES = {
     "info on weights": (["info", "weights.safetensors"], "is not an orb_export artefact"),
     "predict on weights": (["predict", "weights.safetensors", "frames.xyz"], "is not an orb_export artefact"),
     "no structure": (["predict", "weights.pt", "missing.xyz"], "structure: `.*missing.xyz` does not exist"),
-    "unreadable structure": (["predict", "weights.pt", "notes.xyz"], "structure: `.*notes.xyz` cannot be read by ASE"),
-    "no charge": (["predict", "charged.pt", "water.xyz"], r"`.*water.xyz` frame 0: .*lacks \['charge', 'spin'\]"),
-    "wrong device": (["predict", "weights.pt", "water.xyz", "--device", "gpu"], "`device` is `gpu` but must be"),
+    "unreadable structure": (
+        ["predict", "weights.pt", "notes.xyz"],
+        "structure: `.*notes.xyz` cannot be read by ASE",
+    ),
+    "no charge": (
+        ["predict", "charged.pt", "water.xyz"],
+        r"`.*water.xyz` frame 0: .*lacks \['charge', 'spin'\]",
+    ),
+    "wrong device": (
+        ["predict", "weights.pt", "water.xyz", "--device", "gpu"],
+        "`device` is `gpu` but must be",
+    ),
     "unknown model": (["export", "orb-v3-direct-21-omat", "-o", "x.pt2"], "did you mean orb-v3-direct-2"),
-    "missing checkpoint": (["export", "missing.safetensors", "-o", "x.pt2"], "`.*missing.safetensors` does not exist"),
+    "missing checkpoint": (
+        ["export", "missing.safetensors", "-o", "x.pt2"],
+        "`.*missing.safetensors` does not exist",
+    ),
     "missing weights": (
         ["export", "orb-v3-direct-20-omat", "--weights", "missing.ckpt", "-o", "x.pt2"],
         "`weights` is '.*missing.ckpt' but no such file exists",
     ),
-    "weights for demo": (["export", "demo", "--weights", "weights.safetensors", "-o", "x.pt2"], "`demo` brings its own"),
+    "weights for demo": (
+        ["export", "demo", "--weights", "weights.safetensors", "-o", "x.pt2"],
+        "`demo` brings its own",
+    ),
     "structure as model": (["export", "notes.xyz", "-o", "x.pt2"], "checkpoint: "),
-    "output folder": (["export", "weights.safetensors", "-o", "missing/x.pt"], "the folder '.*missing' does not exist"),
+    "output folder": (
+        ["export", "weights.safetensors", "-o", "missing/x.pt"],
+        "the folder '.*missing' does not exist",
+    ),
     "structure for aoti": (
         ["export", "weights.safetensors", "-o", "x.pt2", "--structure", "water.xyz"],
         "only format 'torchscript' stores one",

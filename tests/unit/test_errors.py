@@ -1,4 +1,4 @@
-"""Malformed inputs: every one gives one clear error that names the argument and, where there are two, both sides.
+"""Malformed inputs: each gives one clear error that names the argument and, where there are two, both sides.
 
 Three tables: files, graphs as hosts pass them to the runtime, structures as users pass them to Python.
 """
@@ -76,7 +76,9 @@ def _with_another_entry(material, path: Path) -> Path:
 
 
 def _wrong_size(material, path: Path) -> Path:
-    return forge(material.payload, path, json.dumps({**material.record, "payload_bytes": 5, "payload_sha256": ""}))
+    return forge(
+        material.payload, path, json.dumps({**material.record, "payload_bytes": 5, "payload_sha256": ""})
+    )
 
 
 TIES = {"rule": "nearest", "tolerance": 1e-6, "direction": [0.5377, 0.6763, 0.5036]}
@@ -85,33 +87,81 @@ FILES = {
     "missing file": (lambda m, path: path, "does not exist"),
     "folder": (lambda m, path: path.parent, "is not a file"),
     "empty file": (_bytes(lambda data: b""), "0 bytes, no zip archive"),
-    "text file": (_bytes(lambda data: b"units metal\n" * 40), "is not an orb_export artefact: it is no zip archive"),
+    "text file": (
+        _bytes(lambda data: b"units metal\n" * 40),
+        "is not an orb_export artefact: it is no zip archive",
+    ),
     "other zip archive": (lambda m, path: m.plain, f"the archive has no record `{METADATA_ENTRY}`"),
     "plain TorchScript file": (lambda m, path: m.payload, f"the archive has no record `{METADATA_ENTRY}`"),
     "first half of an artefact": (_bytes(lambda data: data[: len(data) // 2]), "is truncated"),
     "artefact without its last byte": (_bytes(lambda data: data[:-1]), "is truncated"),
-    "one bit of the payload": (_bytes(lambda data: _flip(data, len(data) // 2)), "is altered: its payload has SHA-256"),
+    "one bit of the payload": (
+        _bytes(lambda data: _flip(data, len(data) // 2)),
+        "is altered: its payload has SHA-256",
+    ),
     "one bit of the record": (_bytes(_in_record), "is altered: the checksum of its metadata record"),
     "one bit of the directory": (_bytes(_in_directory), "is altered: its zip directory is damaged"),
-    "bytes cut out of the middle": (_bytes(lambda data: data[:3000] + data[3100:]), "is altered|is truncated"),
-    "another entry behind the record": (_with_another_entry, "is altered: its metadata record is not the last entry"),
-    "wrong size of the payload": (_wrong_size, r"is altered: its payload has \d+ bytes but its record says 5"),
-    "compressed record": (_text("{}" * 99, zipfile.ZIP_DEFLATED), "is altered: its metadata record is compressed"),
-    "record that is no JSON": (_text("{schema: 1}"), "unreadable metadata record: JSON: expected a member name at byte 1"),
-    "record that ends early": (_text('{"schema_version": 1'), "unreadable metadata record: JSON: expected `}` at byte 20"),
+    "bytes cut out of the middle": (
+        _bytes(lambda data: data[:3000] + data[3100:]),
+        "is altered|is truncated",
+    ),
+    "another entry behind the record": (
+        _with_another_entry,
+        "is altered: its metadata record is not the last entry",
+    ),
+    "wrong size of the payload": (
+        _wrong_size,
+        r"is altered: its payload has \d+ bytes but its record says 5",
+    ),
+    "compressed record": (
+        _text("{}" * 99, zipfile.ZIP_DEFLATED),
+        "is altered: its metadata record is compressed",
+    ),
+    "record that is no JSON": (
+        _text("{schema: 1}"),
+        "unreadable metadata record: JSON: expected a member name at byte 1",
+    ),
+    "record that ends early": (
+        _text('{"schema_version": 1'),
+        "unreadable metadata record: JSON: expected `}` at byte 20",
+    ),
     "record that is a list": (_text("[1, 2]"), "a metadata record that is no JSON object"),
     "record that nests without end": (_text("[" * 5000), "JSON: expected less nesting"),
     "empty record": (_text("{}"), "a metadata record without `schema_version`"),
     "newer schema": (_record(schema_version=2), "has `schema_version` 2 but this runtime needs 1"),
     "schema that is no number": (_record(schema_version="one"), "record whose `schema_version` is no number"),
-    "unknown format": (_record(format="onnx"), "has `format` `onnx` but this runtime needs one of `aoti`, `torchscript`"),
-    "unknown kind": (_record(kind="hybrid"), "has `kind` `hybrid` but this runtime needs one of `conservative`, `direct`"),
-    "inputs in another order": (_record(inputs=[{"name": "vectors"}]), "has `inputs` `vectors` but this runtime needs `numbers`"),
-    "outputs of the other kind": (_record(kind="direct"), "has `outputs` .* but this runtime needs .*`node_forces`"),
-    "half precision": (_record(dtype="float16"), "has `dtype` `float16` but this runtime needs one of `float32`, `float64`"),
-    "unknown device": (_record(device="tpu"), "has `device` `tpu` but this runtime needs one of `cpu`, `cuda`"),
-    "other torch version": (_record(torch_version="1.9.1"), r"was exported with torch 1\.9\.1 but this runtime has torch \d"),
-    "other machine": (_record(format="aoti", arch={**CPU, "machine": "vax"}), "compiled for `vax` but this machine is `"),
+    "unknown format": (
+        _record(format="onnx"),
+        "has `format` `onnx` but this runtime needs one of `aoti`, `torchscript`",
+    ),
+    "unknown kind": (
+        _record(kind="hybrid"),
+        "has `kind` `hybrid` but this runtime needs one of `conservative`, `direct`",
+    ),
+    "inputs in another order": (
+        _record(inputs=[{"name": "vectors"}]),
+        "has `inputs` `vectors` but this runtime needs `numbers`",
+    ),
+    "outputs of the other kind": (
+        _record(kind="direct"),
+        "has `outputs` .* but this runtime needs .*`node_forces`",
+    ),
+    "half precision": (
+        _record(dtype="float16"),
+        "has `dtype` `float16` but this runtime needs one of `float32`, `float64`",
+    ),
+    "unknown device": (
+        _record(device="tpu"),
+        "has `device` `tpu` but this runtime needs one of `cpu`, `cuda`",
+    ),
+    "other torch version": (
+        _record(torch_version="1.9.1"),
+        r"was exported with torch 1\.9\.1 but this runtime has torch \d",
+    ),
+    "other machine": (
+        _record(format="aoti", arch={**CPU, "machine": "vax"}),
+        "compiled for `vax` but this machine is `",
+    ),
     "missing processor feature": (
         _record(format="aoti", arch={**CPU, "features": ["x87-quantum"]}),
         "compiled for a processor with `x87-quantum`, which this one lacks",
@@ -121,8 +171,14 @@ FILES = {
     "negative cutoff": (_record(cutoff=-6.0), "has `cutoff` -6 but this runtime needs a positive one"),
     "no neighbors": (_record(max_neighbors=0), "has `max_neighbors` 0 but this runtime needs at least 1"),
     "fractional neighbors": (_record(max_neighbors=20.5), r"whose `max_neighbors` is 20\.5, no integer"),
-    "other tie tolerance": (_record(tie_rule={**TIES, "tolerance": 1e-5}), "has `tie_rule.tolerance` 10e-6 .* needs 1e-6"),
-    "other tie direction": (_record(tie_rule={**TIES, "direction": [1, 0, 0]}), "along another `tie_rule.direction`"),
+    "other tie tolerance": (
+        _record(tie_rule={**TIES, "tolerance": 1e-5}),
+        "has `tie_rule.tolerance` 10e-6 .* needs 1e-6",
+    ),
+    "other tie direction": (
+        _record(tie_rule={**TIES, "direction": [1, 0, 0]}),
+        "along another `tie_rule.direction`",
+    ),
     "no weights hash": (_record(weights_sha256=None), "a metadata record without `weights_sha256`"),
     "stress flag that is a word": (_record(has_stress="yes"), "whose `has_stress` is neither true nor false"),
     "TorchScript payload called AOTI": (_record(format="aoti", arch=CPU), "cannot be opened by AOTInductor"),
@@ -193,24 +249,64 @@ NO_ATOMS = {
 }
 GRAPHS = {
     "no atoms": ("conservative", NO_ATOMS, "`n_atoms` is 0 but must be positive"),
-    "atomic number 0": ("conservative", {"numbers": [6, 0]}, r"`numbers\[1\]` is 0, an element that model `tiny-"),
+    "atomic number 0": (
+        "conservative",
+        {"numbers": [6, 0]},
+        r"`numbers\[1\]` is 0, an element that model `tiny-",
+    ),
     "atomic number 118": ("conservative", {"numbers": [118, 6]}, r"`numbers\[0\]` is 118, an element"),
-    "center beyond the atoms": ("conservative", {"centers": [0, 2]}, r"`centers\[1\]` is 2, no index of 2 atoms"),
-    "negative neighbor": ("conservative", {"neighbors": [-1, 0]}, r"`neighbors\[0\]` is -1, no index of 2 atoms"),
-    "centers that descend": ("conservative", {"centers": [1, 0]}, r"`centers\[1\]` is smaller than the one before"),
+    "center beyond the atoms": (
+        "conservative",
+        {"centers": [0, 2]},
+        r"`centers\[1\]` is 2, no index of 2 atoms",
+    ),
+    "negative neighbor": (
+        "conservative",
+        {"neighbors": [-1, 0]},
+        r"`neighbors\[0\]` is -1, no index of 2 atoms",
+    ),
+    "centers that descend": (
+        "conservative",
+        {"centers": [1, 0]},
+        r"`centers\[1\]` is smaller than the one before",
+    ),
     "NaN vector": ("conservative", {"vectors": [[1, 0, 0], [NAN, 0, 0]]}, r"`vectors\[1\]` is not finite"),
-    "infinite vector": ("conservative", {"vectors": [[1, 0, 0], [np.inf, 0, 0]]}, r"`vectors\[1\]` is not finite"),
+    "infinite vector": (
+        "conservative",
+        {"vectors": [[1, 0, 0], [np.inf, 0, 0]]},
+        r"`vectors\[1\]` is not finite",
+    ),
     "coincident atoms": (
         "conservative",
         {"vectors": [[0, 0, 0], [1, 0, 0]]},
         r"`vectors\[0\]` has length 0: atoms 0 and 1 are at the same place",
     ),
-    "edge beyond the cutoff": ("conservative", {"vectors": [[6.1, 0, 0], [1, 0, 0]]}, r"length 6\.1\d* but the cutoff is 6"),
+    "edge beyond the cutoff": (
+        "conservative",
+        {"vectors": [[6.1, 0, 0], [1, 0, 0]]},
+        r"length 6\.1\d* but the cutoff is 6",
+    ),
     "more edges than the cap": ("conservative", STAR, "atom 0 has more than 20 edges, the cap of model"),
-    "vectors of a wrong shape": ("conservative", {"vectors": [[1, 0, 0]]}, r"`vectors` has shape \(1, 3\) but must have \(2, 3\)"),
-    "neighbors too few": ("conservative", {"neighbors": [1]}, r"`neighbors` has shape \(1\) but must have \(2,\)"),
-    "cell of a wrong shape": ("conservative", {"cell": np.zeros((2, 3))}, r"`cell` has shape \(2, 3\) but must have \(3, 3\)"),
-    "NaN cell": ("conservative", {"cell": np.full((3, 3), NAN)}, "`cell` has the entry nan but must be finite"),
+    "vectors of a wrong shape": (
+        "conservative",
+        {"vectors": [[1, 0, 0]]},
+        r"`vectors` has shape \(1, 3\) but must have \(2, 3\)",
+    ),
+    "neighbors too few": (
+        "conservative",
+        {"neighbors": [1]},
+        r"`neighbors` has shape \(1\) but must have \(2,\)",
+    ),
+    "cell of a wrong shape": (
+        "conservative",
+        {"cell": np.zeros((2, 3))},
+        r"`cell` has shape \(2, 3\) but must have \(3, 3\)",
+    ),
+    "NaN cell": (
+        "conservative",
+        {"cell": np.full((3, 3), NAN)},
+        "`cell` has the entry nan but must be finite",
+    ),
     "NaN position": ("direct", {"positions": [[0, 0, 0], [NAN, 0, 0]]}, r"`positions\[1\]` is not finite"),
     "infinite charge": ("charged", {"charge": np.inf}, "`charge` is inf but must be finite"),
     "negative spin": ("charged", {"spin": -1.0}, r"`spin` is -1\.0* but must be a multiplicity 2S\+1"),
@@ -227,7 +323,9 @@ def test_malformed_graph(case, potentials):
 
 def test_overflow_is_an_error_not_a_number(potentials):
     tiny = {"vectors": [[1e-150, 0.0, 0.0], [-1e-150, 0.0, 0.0]]}
-    with pytest.raises(RuntimeError, match="gave a non-finite .*; check the structure for atoms that are far too close"):
+    with pytest.raises(
+        RuntimeError, match=r"gave a non-finite .*; check the structure for atoms that are far too close"
+    ):
         potentials["conservative"]._compiled.evaluate(**{**GRAPH, **tiny})
 
 
@@ -244,15 +342,30 @@ STRUCTURES = {
     "no atoms": ("conservative", Atoms(), ValueError, "`numbers`"),
     "element X": ("conservative", Atoms("X"), ValueError, "`numbers` is 0 at atom 0"),
     "NaN position": ("conservative", Atoms("C", [[0, NAN, 0]]), ValueError, "`positions` has .*nan.* finite"),
-    "NaN cell": ("conservative", _pair(np.diag([5.0, 5.0, NAN]), True), ValueError, "`cell` has .*nan.* finite"),
+    "NaN cell": (
+        "conservative",
+        _pair(np.diag([5.0, 5.0, NAN]), True),
+        ValueError,
+        "`cell` has .*nan.* finite",
+    ),
     "periodic without a cell": ("conservative", _pair(None, True), ValueError, "`cell` is"),
     "dependent lattice vectors": ("conservative", _pair(FLAT, True), ValueError, "`cell` is"),
     "coincident atoms": ("conservative", _coincident(), ValueError, "`positions` of atoms 0 and 1"),
     "no charge": ("charged", _pair(spin=1), ValueError, r"lacks \['charge'\]"),
     "no spin": ("charged", _pair(charge=0), ValueError, r"lacks \['spin'\]"),
-    "charge that is a word": ("charged", _pair(charge="one", spin=1), TypeError, "`charge` is 'one' but must be a number"),
+    "charge that is a word": (
+        "charged",
+        _pair(charge="one", spin=1),
+        TypeError,
+        "`charge` is 'one' but must be a number",
+    ),
     "NaN charge": ("charged", _pair(charge=NAN, spin=1), ValueError, "`charge` is nan but must be finite"),
-    "negative spin": ("charged", _pair(charge=0, spin=-1), ValueError, "`spin` is -1 but must be a multiplicity"),
+    "negative spin": (
+        "charged",
+        _pair(charge=0, spin=-1),
+        ValueError,
+        "`spin` is -1 but must be a multiplicity",
+    ),
 }
 
 

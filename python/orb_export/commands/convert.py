@@ -9,8 +9,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = subparsers.add_parser(
         "convert",
         help="convert weights",
-        description="Write weights in the format of DESTINATION's suffix: .safetensors (ours, with the sizes and the "
-        "neighbor cap inside) or .ckpt (orb-models).",
+        description="Write weights in the format of DESTINATION's suffix: .safetensors (ours, with the sizes "
+        "and the neighbor cap inside) or .ckpt (orb-models).",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="checkpoint file")
     parser.add_argument("destination", type=Path, metavar="DESTINATION", help="file to write")

@@ -15,8 +15,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = subparsers.add_parser(
         "doctor",
         help="show versions, library paths, and what works here",
-        description="Show versions and library paths and try what the package needs. Status 1 when evaluating "
-        "artefacts, the core of the package, does not work here.",
+        description="Show versions and library paths and try what the package needs. Status 1 when "
+        "evaluating artefacts, the core of the package, does not work here.",
     )
     parser.set_defaults(run=run)
 

@@ -54,10 +54,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    format = args.format or next(
-        (f for f, suffix in artefact.SUFFIXES.items() if suffix == args.output.suffix), None
-    )
-    if format is None or args.output.suffix != artefact.SUFFIXES[format]:
+    by_suffix = {suffix: name for name, suffix in artefact.SUFFIXES.items()}
+    format: str = args.format or by_suffix.get(args.output.suffix, "")
+    if not format or args.output.suffix != artefact.SUFFIXES[format]:
         known = " or ".join(f"{suffix} ({name})" for name, suffix in artefact.SUFFIXES.items())
         args.parser.error(f"argument -o/--output: {str(args.output)!r} must end in {known}")
     import torch

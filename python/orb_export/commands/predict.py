@@ -1,4 +1,4 @@
-"""`orb-export predict`: energies, forces and stresses of structure files."""
+"""`orb-export predict`: energy, largest force and mean normal stress of structures, or all as JSON."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ase import Atoms
 
+COLUMNS = "{:<32} {:<16} {:>6} {:>18} {:>15} {:>13}"
 MANY = 10  # frames from which on a progress bar helps
 
 
@@ -17,8 +18,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = subparsers.add_parser(
         "predict",
         help="evaluate structures",
-        description="Evaluate every frame of structure files with an artefact. Charge and spin multiplicity, where "
-        "the model needs them, are read from the frame's info (charge=, spin= in extended XYZ).",
+        description="Evaluate every frame of structure files with an artefact. Charge and spin multiplicity, "
+        "where the model needs them, are read from the frame's info (charge=, spin= in extended XYZ).",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="artefact, .pt2 or .pt")
     parser.add_argument(
@@ -51,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([_as_json(*row) for row in rows]))
         return 0
-    print(
-        f"{'structure':<32} {'formula':<16} {'atoms':>6} {'energy eV':>18} {'max force eV/Å':>15} {'stress eV/Å³':>13}"
-    )
+    print(COLUMNS.format("structure", "formula", "atoms", "energy eV", "force eV/Å", "stress eV/Å³"))
     for path, index, atoms, results in rows:
         print(_line(f"{path}#{index}", atoms, results))
     return 0
@@ -68,6 +67,6 @@ def _line(name: str, atoms: "Atoms", results: dict[str, Any]) -> str:
     import numpy as np
 
     largest = float(np.linalg.norm(results["forces"], axis=1).max())
-    pressure = f"{np.mean(results['stress'][:3]):13.6f}" if "stress" in results else f"{'none':>13}"
-    formula = atoms.get_chemical_formula()
-    return f"{name:<32} {formula:<16} {len(atoms):>6} {results['energy']:>18.8f} {largest:>15.6f} {pressure}"
+    pressure = f"{np.mean(results['stress'][:3]):.6f}" if "stress" in results else "none"
+    values = f"{results['energy']:.8f}", f"{largest:.6f}", pressure
+    return COLUMNS.format(name, atoms.get_chemical_formula(), len(atoms), *values)

@@ -10,8 +10,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = subparsers.add_parser(
         "verify",
         help="compare an artefact with its model",
-        description="Check that an artefact is unaltered, load the model that its metadata names (or --model), check "
-        "that it has the same weights, and compare both on structures in a fresh process. Status 1 when they differ.",
+        description="Check that an artefact is unaltered, load the model that its metadata names (or "
+        "--model), check that it has the same weights, and compare both on structures in a fresh process. "
+        "Status 1 when they differ.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="artefact, .pt2 or .pt")
     parser.add_argument(
@@ -56,10 +57,6 @@ def run(args: argparse.Namespace) -> int:
     if not result["passed"]:
         print(f"orb-export: error: {verify.failure(result)}", file=sys.stderr)
         return 1
-    found_differences = ", ".join(
-        f"{name} {value:.1e}" for name, value in result["largest_differences"].items()
-    )
-    print(
-        f"{args.file}: equal to {record['model']} on {len(images)} structures; largest differences: {found_differences}"
-    )
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in result["largest_differences"].items())
+    print(f"{args.file}: equal to {record['model']} on {len(images)} structures; differences: {differences}")
     return 0

@@ -28,11 +28,11 @@ def export_model(
     verified: bool = True,
     progress: Callable[[str], None] = _no_progress,
 ) -> dict[str, Any]:
-    """Compile `model`, with its dtype and on its device, into the artefact `file`; returns the metadata record.
+    """Compile `model`, with its dtype and on its device, into the artefact `file`; returns the metadata.
 
-    `format`: "aoti" (file name ends in .pt2) or "torchscript" (.pt). `structure`: TorchScript only, whose atomic
-    numbers, charge and spin `forward` will use. `verified`: compare with the model in a fresh process first; no
-    file is left when they differ. Raises ValueError, and RuntimeError when verification fails.
+    `format`: "aoti" (file name ends in .pt2) or "torchscript" (.pt). `structure`: TorchScript only, whose
+    atomic numbers, charge and spin `forward` will use. `verified`: compare with the model in a fresh process
+    first; no file is left when they differ. Raises ValueError, and RuntimeError when verification fails.
     """
     from orb_export.export import record, verify
 

@@ -1,6 +1,7 @@
 """AOTInductor: energy and gradient traced into one graph and compiled ahead of time, for any size."""
 
 import contextlib
+import copy
 import platform
 import warnings
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram, export
-from torch.fx.experimental import _config as symbolic_shapes
+from torch.fx.experimental import _config
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from orb_export import ops  # noqa: F401  (registers the operators that cpu_passes uses)
@@ -19,7 +20,7 @@ from orb_export.model import OrbV3
 
 
 def processor() -> dict[str, Any]:
-    """`arch` of the metadata: machine, and the features the code will need, by the names the runtime checks."""
+    """`arch` of the metadata: machine, and the features the code needs, by the names the runtime checks."""
     from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 
     machine = platform.machine()
@@ -43,6 +44,12 @@ def _inductor_options(device: torch.device) -> dict[str, Any]:
     return options
 
 
+def _sizes_from_zero() -> contextlib.AbstractContextManager[None]:
+    """Without it torch takes a dynamic size to be never 0 or 1, and an isolated atom would need a trick."""
+    patch: contextlib.AbstractContextManager[None] = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    return patch
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hides warnings of torch about its own internals; nothing in them is about the model."""
@@ -55,19 +62,19 @@ def trace(model: OrbV3) -> ExportedProgram:
     """The differentiated program with dynamic numbers of atoms (1 and more) and edges (0 and more)."""
     inputs = example_inputs(model.device)
     atoms, edges = Dim("atoms", min=1, max=1 << 31), Dim("edges", min=0, max=1 << 40)
-    shapes = ({0: atoms}, {0: edges}, {0: edges}, {0: edges}, {}, {})
-    # Without this, torch assumes that a dynamic size is never 0 or 1; then an isolated atom would need a trick.
-    with symbolic_shapes.patch(backed_size_oblivious=True):
-        traced = make_fx(contract_program(model), tracing_mode="symbolic", _allow_non_fake_inputs=True)(
-            *inputs
-        )
-        return export(traced, inputs, dynamic_shapes=shapes, strict=False).run_decompositions()
+    shapes: tuple[dict[int, Any], ...] = ({0: atoms}, {0: edges}, {0: edges}, {0: edges}, {}, {})
+    with _sizes_from_zero():
+        tracer = make_fx(contract_program(model), tracing_mode="symbolic", _allow_non_fake_inputs=True)
+        traced = tracer(*inputs)
+        program: ExportedProgram = export(traced, inputs, dynamic_shapes=shapes, strict=False)
+        program = program.run_decompositions()
+        return program
 
 
 def compile_aoti(model: OrbV3, path: Path) -> None:
     """Write the AOTInductor package of a model to `path` (.pt2), without metadata."""
-    model = model.requires_grad_(False)
-    with _quiet(), symbolic_shapes.patch(backed_size_oblivious=True):
+    model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
+    with _quiet(), _sizes_from_zero():
         program = trace(model)
         if model.device.type == "cpu":
             cpu_passes.register_fakes()

@@ -3,9 +3,11 @@
 Both replace an ATen operation by one that computes the same numbers:
 
 * `index_add` becomes `orb_export::sum_rows`, because Inductor would write it as atomic additions.
-* float32 matrix products become oneDNN calls. MKL, which Inductor would call, leaves half of the machine unused
-  on processors that are not Intel's (425 against 210 GFLOP/s on two cores of an AMD EPYC); oneDNN does not.
+* float32 matrix products become oneDNN calls. MKL, which Inductor would call, leaves half of the machine
+  unused on processors that are not Intel's (425 against 210 GFLOP/s on two cores of an AMD EPYC).
 """
+
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -32,7 +34,8 @@ def apply(module: GraphModule) -> GraphModule:
         if node.target is torch.ops.aten.index_add.default:
             _keep_row_sum(node)
         elif node.target is torch.ops.aten.mm.default and _is_float32(node):
-            _use_onednn(node, *node.args, None)
+            rows, matrix = node.args
+            _use_onednn(node, rows, matrix, None)
         elif node.target is torch.ops.aten.addmm.default and _is_float32(node) and not node.kwargs:
             bias, rows, matrix = node.args
             _use_onednn(node, rows, matrix, bias)
@@ -46,7 +49,8 @@ def _is_float32(node: Node) -> bool:
 
 
 def _keep_row_sum(node: Node) -> None:
-    start, dim, index, values = node.args
+    arguments: Any = node.args
+    start, dim, index, values = arguments
     if dim != 0 or node.kwargs or values.meta["val"].dim() != 2:
         return
     graph = node.graph
@@ -59,7 +63,7 @@ def _keep_row_sum(node: Node) -> None:
     graph.erase_node(node)
 
 
-def _use_onednn(node: Node, rows: Node, matrix: Node, bias: Node | None) -> None:
+def _use_onednn(node: Node, rows: Any, matrix: Any, bias: Any) -> None:
     with node.graph.inserting_before(node):
         product = node.graph.call_function(torch.ops.orb_export.matmul.default, (rows, matrix, bias))
     node.replace_all_uses_with(product)

@@ -1,4 +1,4 @@
-"""The function that is compiled: a model with the gradient inside, with the inputs and outputs of the contract."""
+"""The function that is compiled: a model with its gradient, from the contract's inputs to its outputs."""
 
 from collections.abc import Callable
 

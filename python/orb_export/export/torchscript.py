@@ -1,10 +1,11 @@
 """TorchScript: the same outputs for the C++ runtime, and the interface of openmm-torch's TorchForce.
 
-`evaluate` has the inputs and outputs of the contract. `forward` has positions and box in nm in and kJ/mol out,
-and builds its graph inside with `orb_export::radius_graph`, which `liborb_export_runtime.so` registers.
+`evaluate` has the inputs and outputs of the contract. `forward` has positions and box in nm in and kJ/mol
+out, and builds its graph inside with `orb_export::radius_graph`, which `liborb_export_runtime.so` registers.
 TorchForce passes no species, so atomic numbers, charge and spin are stored in the file at export.
 """
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class _Script(nn.Module):
         """nm to angstrom, after checking that the file knows these atoms."""
         if self.numbers.shape[0] == 0:
             raise RuntimeError(
-                "forward: this file stores no atomic numbers; export it with --structure to use it in TorchForce"
+                "forward: this file stores no atomic numbers; export it with --structure to use TorchForce"
             )
         if positions.shape[0] != self.numbers.shape[0]:
             raise RuntimeError(
@@ -49,7 +50,7 @@ class _Script(nn.Module):
         return positions.to(torch.float64) * self.angstrom_per_nm
 
     def edges(self, positions: Tensor, boxvectors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Centers, neighbors and vectors (angstrom) of positions in angstrom and a box in nm; differentiable."""
+        """Centers, neighbors and vectors (angstrom) of positions in angstrom and a box in nm."""
         periodic = boxvectors is not None
         cell = torch.zeros(3, 3, dtype=torch.float64)
         if boxvectors is not None:
@@ -146,8 +147,9 @@ def compile_torchscript(
     """
     from orb_export import ops  # noqa: F401  (registers orb_export::radius_graph)
 
+    frozen = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
     kind = ConservativeScript if model.config.kind == "conservative" else DirectScript
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript's, at each use
-        script = torch.jit.script(kind(model.requires_grad_(False), numbers, charge, spin).eval())
-        script.save(str(path))
+        script = torch.jit.script(kind(frozen, numbers, charge, spin).eval())
+        torch.jit.save(script, str(path))

@@ -36,7 +36,7 @@ TOLERANCES = {
 
 
 def structures() -> "list[Atoms]":
-    """Sizes and boundaries that the trace did not see: no edges, one atom, self-images, molecules, a crystal."""
+    """Sizes and boundaries that the trace did not see: no edges, one atom, self-images, a crystal."""
     from ase import Atoms
     from ase.build import bulk, molecule
 
@@ -103,7 +103,7 @@ def artefact_results(file: Path, images: "Sequence[Atoms]") -> list[dict[str, np
 def differences(
     found: dict[str, np.ndarray], expected: dict[str, np.ndarray], n_atoms: int
 ) -> dict[str, float]:
-    """Largest absolute difference of each quantity, of the energy per atom. Raises ValueError if one is missing."""
+    """Largest absolute difference of each quantity, of the energy per atom. ValueError if one is missing."""
     if found.keys() != expected.keys():
         raise ValueError(f"verify: the artefact gives {sorted(found)} but the model gives {sorted(expected)}")
     result = {name: float(np.abs(found[name] - expected[name]).max()) for name in expected}
@@ -114,7 +114,7 @@ def differences(
 def compare(
     file: Path, dtype: str, images: "Sequence[Atoms]", expected: Sequence[dict[str, np.ndarray]]
 ) -> dict[str, Any]:
-    """The verification record: number of structures, tolerances, largest differences, and whether it passed."""
+    """The verification record: number of structures, tolerances, largest differences, the verdict."""
     tolerances = TOLERANCES[dtype]._asdict()
     largest = dict.fromkeys(tolerances, 0.0)
     for atoms, found, wanted in zip(images, artefact_results(file, images), expected, strict=True):
@@ -147,11 +147,11 @@ def _evaluate_in_this_process(file: str, inputs: str, outputs: str) -> None:
     from orb_export.artefact import load
 
     potential = load(file)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for index, atoms in enumerate(ase.io.read(inputs, index=":")):
         for name, value in potential.predict(atoms).items():
             arrays[f"{index}/{name}"] = np.asarray(value)
-    np.savez(outputs, **arrays)
+    np.savez(outputs, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":
