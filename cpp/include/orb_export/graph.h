@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -14,13 +15,19 @@ struct Box {
   std::array<bool, 3> periodic{};    // per lattice vector
 };
 
-// std::allocator that leaves numbers uninitialized: edge arrays are large and written once, by many threads.
+// Memory for large arrays, uninitialized; up to 512 MiB of released memory are kept for the next array.
+void *allocate_array(std::size_t bytes);
+void release_array(void *array, std::size_t bytes) noexcept;
+
+// Leaves numbers uninitialized: edge arrays are large and written once, by many threads.
 template <class T>
 struct UninitializedAllocator : std::allocator<T> {
   template <class U>
   struct rebind {
     using other = UninitializedAllocator<U>;
   };
+  T *allocate(std::size_t n) { return static_cast<T *>(allocate_array(n * sizeof(T))); }
+  void deallocate(T *array, std::size_t n) noexcept { release_array(array, n * sizeof(T)); }
   template <class U>
   void construct(U *at) {
     ::new (static_cast<void *>(at)) U;

@@ -63,14 +63,10 @@ CellGrid::CellGrid(const double *positions, int64_t n_atoms, const Box &box, dou
   points_ = {};
 }
 
-void CellGrid::collect_points(const double *positions, int64_t n_atoms, const Box &box, double cutoff) {
-  const auto cell = periodic_cell(box);
-  Vector3 margin{};
+double CellGrid::expected_points(int64_t n_atoms, double cutoff) const {
   double expected = static_cast<double>(n_atoms);
   for (int k = 0; k < 3; ++k) {
-    if (!lattice_.periodic[k]) continue;
-    margin[k] = cutoff_ / lattice_.width[k];
-    expected *= 1.0 + 2.0 * margin[k];
+    if (lattice_.periodic[k]) expected *= 1.0 + 2.0 * cutoff_ / lattice_.width[k];
   }
   if (!(expected < kMaxPoints)) {
     std::ostringstream message;
@@ -78,55 +74,65 @@ void CellGrid::collect_points(const double *positions, int64_t n_atoms, const Bo
             << " periodic images of the " << n_atoms << " atoms in so small a cell";
     throw std::invalid_argument(message.str());
   }
-  points_.reserve(static_cast<size_t>(expected * 1.05) + 64);
+  return expected;
+}
+
+void CellGrid::collect_points(const double *positions, int64_t n_atoms, const Box &box, double cutoff) {
+  points_.reserve(static_cast<size_t>(expected_points(n_atoms, cutoff) * 1.05) + 64);
   centers.resize(n_atoms);
-  for (int k = 0; k < 3; ++k) {
-    low_[k] = lattice_.periodic[k] ? -cutoff_ : std::numeric_limits<double>::infinity();
-    extent_[k] = lattice_.periodic[k] ? lattice_.width[k] + 2.0 * cutoff_ : 0.0;
-  }
-  Vector3 high{-HUGE_VAL, -HUGE_VAL, -HUGE_VAL};
+  const auto cell = periodic_cell(box);
+  Vector3 low{HUGE_VAL, HUGE_VAL, HUGE_VAL}, high{-HUGE_VAL, -HUGE_VAL, -HUGE_VAL};
   for (int64_t atom = 0; atom < n_atoms; ++atom) {
     const Vector3 given{positions[3 * atom], positions[3 * atom + 1], positions[3 * atom + 2]};
-    int64_t home[3];
-    ImageRange range[3];
+    Vector3 fraction;
     for (int k = 0; k < 3; ++k) {
-      const double fraction = dot(lattice_.inverse[k], given);
-      if (lattice_.periodic[k]) {
-        const double whole = std::floor(fraction);
-        home[k] = static_cast<int64_t>(whole);
-        range[k] = images_near_cell(fraction - whole, margin[k], true);
-      } else {
-        home[k] = 0;
-        range[k] = {0, 0};
-        low_[k] = std::min(low_[k], fraction);
-        high[k] = std::max(high[k], fraction);
-      }
+      fraction[k] = dot(lattice_.inverse[k], given);
+      low[k] = std::min(low[k], fraction[k]);
+      high[k] = std::max(high[k], fraction[k]);
     }
-    int64_t n[3];
-    for (n[2] = range[2].first; n[2] <= range[2].last; ++n[2]) {
-      for (n[1] = range[1].first; n[1] <= range[1].last; ++n[1]) {
-        for (n[0] = range[0].first; n[0] <= range[0].last; ++n[0]) {
-          Point point;
-          point.image.atom = static_cast<int32_t>(atom);
-          for (int l = 0; l < 3; ++l) {
-            int64_t shift = 0;
-            for (int k = 0; k < 3; ++k) {
-              if (lattice_.periodic[k]) shift += (n[k] - home[k]) * lattice_.combination[k][l];
-            }
-            point.image.shift[l] = checked_shift(shift, atom);
-          }
-          for (int d = 0; d < 3; ++d)
-            point.x[d] = given[d] + (point.image.shift[0] * cell[d] + point.image.shift[1] * cell[3 + d] +
-                                     point.image.shift[2] * cell[6 + d]);
-          point.is_center = n[0] == 0 && n[1] == 0 && n[2] == 0;
-          if (point.is_center) centers[atom] = point.image;
-          points_.push_back(point);
-        }
-      }
-    }
+    add_images(atom, given, fraction, cell);
   }
   for (int k = 0; k < 3; ++k) {
-    if (!lattice_.periodic[k]) extent_[k] = n_atoms > 0 ? high[k] - low_[k] : 0.0;
+    if (lattice_.periodic[k]) {
+      low_[k] = -cutoff_;
+      extent_[k] = lattice_.width[k] + 2.0 * cutoff_;
+    } else if (n_atoms > 0) {    // fractions of open axes are lengths
+      low_[k] = low[k];
+      extent_[k] = high[k] - low[k];
+    }
+  }
+}
+
+// Adds the images of one atom that lie in the reduced cell or within the cutoff of one of its faces.
+void CellGrid::add_images(int64_t atom, const Vector3 &given, const Vector3 &fraction,
+                          const std::array<double, 9> &cell) {
+  int64_t home[3], n[3];
+  ImageRange range[3];
+  for (int k = 0; k < 3; ++k) {
+    const double whole = lattice_.periodic[k] ? std::floor(fraction[k]) : 0.0;
+    home[k] = static_cast<int64_t>(whole);
+    range[k] = images_near_cell(fraction[k] - whole, cutoff_ / lattice_.width[k], lattice_.periodic[k]);
+  }
+  Point point;
+  point.image.atom = static_cast<int32_t>(atom);
+  for (n[2] = range[2].first; n[2] <= range[2].last; ++n[2]) {
+    for (n[1] = range[1].first; n[1] <= range[1].last; ++n[1]) {
+      for (n[0] = range[0].first; n[0] <= range[0].last; ++n[0]) {
+        for (int l = 0; l < 3; ++l) {
+          int64_t shift = 0;
+          for (int k = 0; k < 3; ++k) {
+            if (lattice_.periodic[k]) shift += (n[k] - home[k]) * lattice_.combination[k][l];
+          }
+          point.image.shift[l] = checked_shift(shift, atom);
+        }
+        const int32_t *s = point.image.shift;
+        for (int d = 0; d < 3; ++d)
+          point.x[d] = given[d] + (s[0] * cell[d] + s[1] * cell[3 + d] + s[2] * cell[6 + d]);
+        point.is_center = n[0] == 0 && n[1] == 0 && n[2] == 0;
+        if (point.is_center) centers[atom] = point.image;
+        points_.push_back(point);
+      }
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -40,11 +41,11 @@ class CellGrid {
 
   // Points in grid order. Coordinate arrays are padded by kPadding unspecified values.
   static constexpr int kPadding = 16;
-  std::vector<double> x, y, z;
-  std::vector<Image> images;
-  std::vector<uint8_t> is_center;    // the one image of each atom whose neighbors the points contain
-  std::vector<Cell> cells;           // occupied ones, in ascending order of (bin[2], bin[1], bin[0])
-  std::vector<Image> centers;        // (n_atoms), the images that are centers
+  Array<double> x, y, z;
+  Array<Image> images;
+  Array<uint8_t> is_center;    // the one image of each atom whose neighbors the points contain
+  std::vector<Cell> cells;     // occupied ones, in ascending order of (bin[2], bin[1], bin[0])
+  Array<Image> centers;        // (n_atoms), the images that are centers
 
   bool has_center(const Cell &cell) const {
     return std::any_of(is_center.data() + cell.begin, is_center.data() + cell.end,
@@ -61,6 +62,9 @@ class CellGrid {
     bool is_center;
   };
 
+  double expected_points(int64_t n_atoms, double cutoff) const;
+  void add_images(int64_t atom, const Vector3 &given, const Vector3 &fraction,
+                  const std::array<double, 9> &cell);
   void collect_points(const double *positions, int64_t n_atoms, const Box &box, double cutoff);
   void choose_bins();
   int64_t bin_of(const Point &point, int axis) const;
@@ -74,7 +78,7 @@ class CellGrid {
   Vector3 low_{}, extent_{}, bins_per_length_{};    // along the normals of the faces of the reduced cell
   int64_t n_bins_[3] = {1, 1, 1};
   int64_t reach_[3] = {1, 1, 1};    // bins to search on each side
-  std::vector<Point> points_;
+  Array<Point> points_;
   std::vector<int64_t> starts_;    // dense grids: first point of each bin, and the end
 };
 

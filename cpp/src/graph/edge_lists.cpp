@@ -5,21 +5,21 @@
 namespace orb_export {
 namespace {
 
-constexpr int64_t kBlockValues = 1 << 16;
+constexpr int64_t kFirstBlock = 1 << 14;
+constexpr int64_t kLaterBlocks = (2 << 20) / sizeof(uint32_t) - 64;    // a huge page with its header
 
 }    // namespace
 
 uint32_t *Arena::allocate(int64_t count) {
-  while (block_ < blocks_.size() && used_ + count > blocks_[block_].capacity) {
+  while (block_ < blocks_.size() && used_ + count > static_cast<int64_t>(blocks_[block_].size())) {
     ++block_;
     used_ = 0;
   }
   if (block_ == blocks_.size()) {
-    const int64_t capacity = std::max(count, kBlockValues);
-    blocks_.push_back({std::unique_ptr<uint32_t[]>(new uint32_t[capacity]), capacity});
+    blocks_.emplace_back(std::max(count, blocks_.empty() ? kFirstBlock : kLaterBlocks));
     used_ = 0;
   }
-  uint32_t *values = blocks_[block_].values.get() + used_;
+  uint32_t *values = blocks_[block_].data() + used_;
   used_ += count;
   return values;
 }

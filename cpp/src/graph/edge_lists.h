@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "cell_grid.h"
@@ -33,11 +32,7 @@ class Arena {
   void reset();
 
  private:
-  struct Block {
-    std::unique_ptr<uint32_t[]> values;
-    int64_t capacity;
-  };
-  std::vector<Block> blocks_;
+  std::vector<Array<uint32_t>> blocks_;
   size_t block_ = 0;
   int64_t used_ = 0;
 };

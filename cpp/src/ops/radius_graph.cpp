@@ -4,6 +4,7 @@
 #include <torch/library.h>
 #include <torch/torch.h>
 
+#include <memory>
 #include <stdexcept>
 #include <tuple>
 
@@ -41,6 +42,14 @@ Box to_box(const Tensor &cell, const Tensor &periodic) {
   return box;
 }
 
+// An uninitialized tensor on memory of the graph library, which recycles it.
+template <class T>
+Tensor new_tensor(at::IntArrayRef shape) {
+  auto owner = std::make_shared<Array<T>>(shape[0] * shape[1]);
+  T *data = owner->data();
+  return torch::from_blob(data, shape, [owner](void *) {}, torch::CppTypeToScalarType<T>::value);
+}
+
 Outputs radius_graph_cpu(const Tensor &positions, const Tensor &cell, const Tensor &periodic, double cutoff,
                          int64_t max_neighbors) {
   check_inputs(positions, cell, periodic);
@@ -49,9 +58,8 @@ Outputs radius_graph_cpu(const Tensor &positions, const Tensor &cell, const Tens
     const NeighborSearch search(given.const_data_ptr<double>(), given.size(0), to_box(cell, periodic), cutoff,
                                 max_neighbors, at::get_num_threads());
     const int64_t n = search.n_edges();
-    const auto integers = given.options().dtype(torch::kInt64);
-    Tensor edges = torch::empty({2, n}, integers), shifts = torch::empty({n, 3}, integers);
-    Tensor vectors = torch::empty({n, 3}, given.options());
+    const Tensor edges = new_tensor<int64_t>({2, n}), shifts = new_tensor<int64_t>({n, 3});
+    const Tensor vectors = new_tensor<double>({n, 3});
     auto *centers = edges.mutable_data_ptr<int64_t>();
     search.write(EdgeArrays<int64_t>{centers, centers + n, shifts.mutable_data_ptr<int64_t>(),
                                      vectors.mutable_data_ptr<double>()});

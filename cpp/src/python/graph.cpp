@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "../graph/neighbor_search.h"
 
@@ -36,15 +39,25 @@ void check_positions_shape(const Doubles &positions) {
   check_shape(positions, "positions", positions.ndim() == 2 && positions.shape(1) == 3, "(N, 3)");
 }
 
+// An uninitialized array on memory of the graph library, which recycles it.
+template <class T>
+py::array_t<T> new_array(std::vector<py::ssize_t> shape) {
+  auto owner = std::make_unique<orb_export::Array<T>>(shape[0] * shape[1]);
+  T *data = owner->data();
+  const py::capsule base(owner.get(), [](void *array) { delete static_cast<orb_export::Array<T> *>(array); });
+  owner.release();
+  return py::array_t<T>(std::move(shape), data, base);
+}
+
 struct NumpyEdges {
   py::array_t<int64_t> edges;
   py::array_t<int32_t> shifts;
   py::array_t<double> vectors;
 
   explicit NumpyEdges(int64_t n)
-      : edges(std::vector<py::ssize_t>{2, n}),
-        shifts(std::vector<py::ssize_t>{n, 3}),
-        vectors(std::vector<py::ssize_t>{n, 3}) {}
+      : edges(new_array<int64_t>({2, n})),
+        shifts(new_array<int32_t>({n, 3})),
+        vectors(new_array<double>({n, 3})) {}
 
   orb_export::EdgeArrays<int32_t> arrays() {
     int64_t *centers = edges.mutable_data();
