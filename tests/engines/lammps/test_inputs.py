@@ -183,7 +183,7 @@ def test_command_line(model, tmp_path, monkeypatch, capsys):
         "20",
     ]
     assert cli.main([*arguments, "--ensemble", "nvt", "--temperature", "77"]) == 0
-    assert f"{output / 'in.lammps'}: 12 atoms, 20 steps of nvt" in capsys.readouterr().out
+    assert f"{output / 'in.lammps'}: 12 atoms, nvt, 20 steps" in capsys.readouterr().out
     assert "nvt temp 77 77 0.1" in (output / "in.lammps").read_text()
     expected = orb_export.load(model).predict(runs.turned(atoms))["energy"]
     assert (
