@@ -153,6 +153,21 @@ void test_every_chunk_runs_once() {
   parallel_for(4, 0, [](int, int64_t) { CHECK(false); });
 }
 
+void test_released_arrays_are_recycled() {
+  for (const size_t bytes : {size_t{37} << 20, size_t{61} << 20}) {
+    void *first = allocate_array(bytes);
+    std::memset(first, 1, bytes);
+    CHECK(reinterpret_cast<uintptr_t>(first) % 64 == 0);
+    release_array(first, bytes);
+    void *second = allocate_array(bytes - 100);
+    CHECK(second == first);
+    void *third = allocate_array(bytes);
+    CHECK(third != second);
+    release_array(second, bytes - 100);
+    release_array(third, bytes);
+  }
+}
+
 void test_builder_equals_radius_graph() {
   System system = face_centered_cubic(4, 0.05);
   GraphBuilder builder(6.0, 20, 1.0);
@@ -196,6 +211,7 @@ int main() {
   test_instruction_sets_agree();
   test_exceptions_of_workers_arrive();
   test_every_chunk_runs_once();
+  test_released_arrays_are_recycled();
   test_builder_equals_radius_graph();
   test_rejections_name_the_argument();
   return orb_export_test::failures() == 0 ? 0 : 1;
