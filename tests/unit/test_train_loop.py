@@ -195,3 +195,11 @@ def test_command_trains_resumes_and_reports(path, tmp_path, capsys):
 def test_command_refuses_to_resume_nothing(path, tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint to resume"):
         run_command(path, "--output", tmp_path / "none", "--resume")
+
+
+def test_energy_gains_weight_while_the_rate_decays():
+    config = TrainConfig(energy_weight=0.1, final_energy_weight=0.9, decay_fraction=0.5, forces_weight=2.0)
+    assert config.loss_weights(0.5).energy == pytest.approx(0.1)
+    assert config.loss_weights(0.75).energy == pytest.approx(0.5)
+    assert config.loss_weights(1.0).energy == pytest.approx(0.9)
+    assert {config.loss_weights(progress).forces for progress in (0.0, 0.6, 1.0)} == {2.0}

@@ -44,6 +44,7 @@ class TrainConfig:
     description: str = _option("", "one line on data, purpose and licence, stored in the model file")
     dtype: str = _option("float32", "precision of training, float32 or float64")
     energy_weight: float = _option(0.05, "loss weight; more than forces bear at first stalls the training")
+    final_energy_weight: float = _option(0.5, "loss weight at the end; rises while the rate decays")
     forces_weight: float = _option(1.0, "loss weight")
     stress_weight: float = _option(0.05, "loss weight")
     confidence_weight: float = _option(0.01, "loss weight; touches the confidence head only")
@@ -60,11 +61,15 @@ class TrainConfig:
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"train: `ema` is {self.ema} but must be at least 0 and below 1")
 
-    @property
-    def loss_weights(self) -> LossWeights:
-        """The weights of the terms of the loss."""
+    def decay(self, progress: float) -> float:
+        """Part of the decay (0 to 1) that is behind when `progress` (0 to 1) of the run is."""
+        return max(0.0, (progress - (1.0 - self.decay_fraction)) / self.decay_fraction)
+
+    def loss_weights(self, progress: float) -> LossWeights:
+        """The weights of the terms of the loss when `progress` (0 to 1) of the run is behind."""
         return LossWeights(
-            energy=self.energy_weight,
+            energy=self.energy_weight
+            + (self.final_energy_weight - self.energy_weight) * self.decay(progress),
             forces=self.forces_weight,
             stress=self.stress_weight,
             confidence=self.confidence_weight,
@@ -74,5 +79,4 @@ class TrainConfig:
     def rate(self, progress: float, step: int) -> float:
         """Learning rate at a step, when `progress` of the run (0 to 1) is behind."""
         warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        decay = max(0.0, (progress - (1.0 - self.decay_fraction)) / self.decay_fraction)
-        return self.learning_rate * warmup * 0.5 * (1.0 + math.cos(math.pi * decay))
+        return self.learning_rate * warmup * 0.5 * (1.0 + math.cos(math.pi * self.decay(progress)))

@@ -95,7 +95,7 @@ class Trainer:
             group["lr"] = self.config.rate(progress, self.step)
         graph, labels = collate(samples)
         self.model.train()
-        loss, terms = loss_terms(self.model, graph, labels, self.config.loss_weights)
+        loss, terms = loss_terms(self.model, graph, labels, self.config.loss_weights(progress))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, error_if_nonfinite=True)
