@@ -12,7 +12,8 @@ constexpr double kCutoffSlack = 1e-6;    // angstrom
 [[noreturn]] void fail(const std::string &what) { throw std::invalid_argument("evaluate: " + what); }
 
 std::string index(const char *name, int64_t i) {
-  return "`" + std::string(name) + "[" + std::to_string(i) + "]`";
+  std::string text("`");
+  return text.append(name).append("[").append(std::to_string(i)).append("]`");
 }
 
 void check_arrays(const Graph &g, const Metadata &metadata) {

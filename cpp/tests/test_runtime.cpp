@@ -1,0 +1,122 @@
+// The torch-free half of the runtime. Whole artefacts are tested from Python; here: SHA-256 against the
+// published vectors, the JSON reader, and the removal of torque against its defining properties.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../src/runtime/assemble.h"
+#include "../src/runtime/json.h"
+#include "../src/runtime/sha256.h"
+#include "check.h"
+
+using namespace orb_export;
+using orb_export_test::rejection;
+
+namespace {
+
+std::string hash(const std::string &text, size_t piece) {
+  Sha256 running;
+  for (size_t at = 0; at < text.size(); at += piece)
+    running.update(text.data() + at, std::min(piece, text.size() - at));
+  return running.hex();
+}
+
+// FIPS 180-2, appendix B
+void sha256_has_the_published_values() {
+  CHECK(hash("abc", 1) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  const std::string two_blocks = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+  for (size_t piece : {1, 7, 56, 64})
+    CHECK(hash(two_blocks, piece) == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK(hash(std::string(1000000, 'a'), 1000) ==
+        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+void json_reads_every_kind_of_value() {
+  const Json json = Json::parse(R"( {"a": [1, -2.5e-1, true, null], "b": {"c": "x\n\u00e5\ud83d\ude00"}} )");
+  const Json::Array &a = *json.find("a")->array();
+  CHECK(*a[0].number() == 1.0);
+  CHECK(*a[1].number() == -0.25);
+  CHECK(*a[2].boolean());
+  CHECK(a[3].is_null());
+  CHECK(*json.find("b")->find("c")->string() == "x\n\xc3\xa5\xf0\x9f\x98\x80");
+  CHECK(json.find("d") == nullptr);
+}
+
+void json_refuses_what_is_no_json() {
+  for (const char *text :
+       {"", "{", "[1,]", "{\"a\" 1}", "tru", "01x", "\"open", "\"\\q\"", "\"\\u12g4\"", "1 2"})
+    CHECK(rejection([&] { Json::parse(text); }).rfind("JSON: expected ", 0) == 0);
+}
+
+double torque_size(const std::vector<double> &x, const std::vector<double> &f) {
+  double t[3] = {0, 0, 0};
+  for (size_t i = 0; i < x.size(); i += 3)
+    for (int a = 0; a < 3; ++a)
+      t[a] += x[i + (a + 1) % 3] * f[i + (a + 2) % 3] - x[i + (a + 2) % 3] * f[i + (a + 1) % 3];
+  return std::sqrt(t[0] * t[0] + t[1] * t[1] + t[2] * t[2]);
+}
+
+// Forces without net force, so that the torque does not depend on the origin.
+std::vector<double> balanced_forces(size_t n, std::mt19937_64 &generator) {
+  std::normal_distribution<double> normal(0.0, 1.0);
+  std::vector<double> f(3 * n);
+  std::array<double, 3> mean{};
+  for (size_t i = 0; i < f.size(); ++i) mean[i % 3] += (f[i] = normal(generator)) / static_cast<double>(n);
+  for (size_t i = 0; i < f.size(); ++i) f[i] -= mean[i % 3];
+  return f;
+}
+
+void torque_is_removed_from_molecules_of_every_shape() {
+  std::mt19937_64 generator(3);
+  std::normal_distribution<double> normal(0.0, 1.0);
+  for (int shape = 0; shape < 3; ++shape) {    // general, planar, linear
+    std::vector<double> x(15);
+    for (size_t i = 0; i < x.size(); ++i) x[i] = normal(generator);
+    for (size_t i = 0; i < 5; ++i) {
+      if (shape == 1) x[3 * i + 2] = 0.3 * x[3 * i] - 0.7 * x[3 * i + 1];
+      if (shape == 2) x[3 * i + 1] = 0.4 * x[3 * i], x[3 * i + 2] = -1.3 * x[3 * i];
+    }
+    auto f = balanced_forces(5, generator);
+    CHECK(torque_size(x, f) > 0.1);
+    remove_torque(x.data(), 5, f.data());
+    CHECK(torque_size(x, f) < 1e-12);
+    const auto once = f;
+    remove_torque(x.data(), 5, f.data());    // a projection: nothing is left to remove
+    for (size_t i = 0; i < f.size(); ++i) CHECK(std::abs(f[i] - once[i]) < 1e-12);
+  }
+}
+
+void a_single_atom_keeps_its_force() {
+  const double x[3] = {1, 2, 3};
+  double f[3] = {0.5, -0.25, 4};
+  remove_torque(x, 1, f);
+  CHECK(f[0] == 0.5 && f[1] == -0.25 && f[2] == 4);
+}
+
+void eigenvectors_diagonalize() {
+  const std::array<double, 9> matrix = {2, -1, 0.5, -1, 3, 0.25, 0.5, 0.25, -4};
+  std::array<double, 3> values;
+  std::array<double, 9> vectors;
+  symmetric_eigen(matrix, values, vectors);
+  for (int k = 0; k < 3; ++k)
+    for (int a = 0; a < 3; ++a) {
+      double product = 0.0;
+      for (int b = 0; b < 3; ++b) product += matrix[3 * a + b] * vectors[3 * b + k];
+      CHECK(std::abs(product - values[k] * vectors[3 * a + k]) < 1e-14);
+    }
+}
+
+}    // namespace
+
+int main() {
+  sha256_has_the_published_values();
+  json_reads_every_kind_of_value();
+  json_refuses_what_is_no_json();
+  torque_is_removed_from_molecules_of_every_shape();
+  a_single_atom_keeps_its_force();
+  eigenvectors_diagonalize();
+  return orb_export_test::failures();
+}
