@@ -15,7 +15,7 @@ struct Box {
   std::array<bool, 3> periodic{};    // per lattice vector
 };
 
-// Memory for large arrays, uninitialized; up to 512 MiB of released memory are kept for the next array.
+// Memory for large arrays, uninitialized; up to 1 GiB of released memory is kept for the next array.
 void *allocate_array(std::size_t bytes);
 void release_array(void *array, std::size_t bytes) noexcept;
 

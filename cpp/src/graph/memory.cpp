@@ -19,9 +19,9 @@ namespace {
 
 constexpr size_t kPage = size_t{4} << 10;
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kRecycled = size_t{128} << 10;     // smaller arrays are malloc's business
-constexpr size_t kHuge = size_t{1} << 20;           // larger ones ask for huge pages
-constexpr size_t kKeptBytes = size_t{512} << 20;    // in all
+constexpr size_t kRecycled = size_t{128} << 10;    // smaller arrays are malloc's business
+constexpr size_t kHuge = size_t{1} << 20;          // larger ones ask for huge pages
+constexpr size_t kKeptBytes = size_t{1} << 30;     // in all
 constexpr size_t kKeptBlocks = 256;
 constexpr size_t kHeader = 64;    // keeps arrays aligned to cache lines
 
