@@ -13,6 +13,7 @@ import torch
 from ase.build import bulk, molecule
 from orb_export import artefact, checkpoint, cli
 from orb_export.export.record import weights_sha256
+from orb_export.export.torchscript import compile_torchscript
 
 from tests.artefacts import tiny_model
 
@@ -103,8 +104,6 @@ def test_verify_accepts_the_model_and_refuses_another(folder, tmp_path):
 
 def test_verify_notices_an_artefact_that_computes_something_else(folder, tmp_path):
     """Negative control: the metadata of one model on the payload of another."""
-    from orb_export.export.torchscript import compile_torchscript
-
     other = tiny_model("conservative")
     with torch.no_grad():
         other.energy_head.reference[29] += 1e-3
@@ -115,6 +114,17 @@ def test_verify_notices_an_artefact_that_computes_something_else(folder, tmp_pat
     done = run("verify", tmp_path / "liar.pt", folder / "frames.xyz")
     assert done.returncode == 1
     assert "artefact and eager model differ: energy 1.00e-03 > 1e-10" in done.stderr
+
+
+def test_verify_asks_for_a_checkpoint_that_was_moved(folder, tmp_path, capsys):
+    record = {**artefact.read_metadata(folder / "weights.pt"), "source": "gone.safetensors"}
+    payload = tmp_path / "payload.pt"
+    compile_torchscript(tiny_model("conservative"), payload)
+    artefact.write(payload, record, tmp_path / "moved.pt")
+    assert cli.main(["verify", str(tmp_path / "moved.pt")]) == 1
+    assert (
+        "was made from `gone.safetensors`, which is not here; name it with --model" in capsys.readouterr().err
+    )
 
 
 def test_convert_goes_both_ways(folder, tmp_path, capsys):

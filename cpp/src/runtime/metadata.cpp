@@ -211,7 +211,7 @@ Metadata read_metadata(const std::string &path, const Container &container,
   metadata.device = record.one_of("device", {"cpu", "cuda"});
   metadata.torch_version = record.string("torch_version");
   check_torch_version(record, metadata.torch_version, torch_version);
-  if (metadata.format == "aoti" && metadata.device == "cpu") check_processor(record);
+  if (metadata.format == "aoti") check_processor(record);
   metadata.weights_sha256 = record.string("weights_sha256");
   metadata.cutoff = record.number("cutoff");
   if (!(metadata.cutoff > 0)) record.mismatch("cutoff", show(metadata.cutoff), "a positive one");

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     record = read_metadata(args.file)
     model = load_source(
-        args.model or record["source"],
+        args.model or _recorded_source(args.file, record["source"]),
         weights=args.weights,
         dtype=getattr(torch, record["dtype"]),
         max_neighbors=record["max_neighbors"],
@@ -60,3 +60,12 @@ def run(args: argparse.Namespace) -> int:
     differences = ", ".join(f"{name} {value:.1e}" for name, value in result["largest_differences"].items())
     print(f"{args.file}: equal to {record['model']} on {len(images)} structures; differences: {differences}")
     return 0
+
+
+def _recorded_source(file: Path, source: str) -> str:
+    """The MODEL of the export, unless it was a file that is not where it was."""
+    if Path(source).suffix and not Path(source).is_file():
+        raise ValueError(
+            f"verify: `{file}` was made from `{source}`, which is not here; name it with --model"
+        )
+    return source

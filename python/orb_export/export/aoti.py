@@ -35,10 +35,10 @@ def processor() -> dict[str, Any]:
     }
 
 
-def _inductor_options(device: torch.device) -> dict[str, Any]:
+def _inductor_options() -> dict[str, Any]:
     options: dict[str, Any] = {"freezing": True}  # weights are constants: fold what depends on them alone
     levels = [name for name in processor()["features"] if name.startswith("x86-64-")]
-    if device.type == "cpu" and levels:
+    if levels:
         # not "native": a named level is what the metadata can state and another machine can check
         options["cpp.march"] = levels[0]
     return options
@@ -80,5 +80,5 @@ def compile_aoti(model: OrbV3, path: Path) -> None:
             cpu_passes.register_fakes()
             cpu_passes.apply(program.graph_module)
         torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path), inductor_configs=_inductor_options(model.device)
+            program, package_path=str(path), inductor_configs=_inductor_options()
         )
