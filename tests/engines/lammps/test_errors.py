@@ -193,3 +193,15 @@ def test_results_that_are_not_finite_stop_the_run(model):
     close = "create_atoms 1 single 0 0 0\ncreate_atoms 2 single 1e-160 0 0"
     message = failure(model, positions=close)
     assert re.search("Pair style orbv3: evaluate: the potential gave a non-finite", message), message
+
+
+def test_flagged_neighbors_are_neighbors(model):
+    # special_bonds coul of another weight marks the neighbor in high bits of its index
+    bonded = {"atoms": "atom_style full", "box": "region box block 0 6 0 6 0 6\n" + BONDED}
+    energies = []
+    for bond in ("", "create_bonds single/bond 1 1 2"):
+        more = f"special_bonds lj 1 1 1 coul 0.5 1 1\nbond_style zero\nbond_coeff *\n{bond}"
+        with runs.session() as lmp:
+            lmp.commands_string("\n".join({**PARTS, **bonded, "more": more}.values()).format(model=model))
+            energies.append(lmp.get_thermo("pe"))
+    assert energies[0] == energies[1]
