@@ -11,7 +11,8 @@ namespace orb_export {
 int usable_cores();
 
 // Calls body(worker, chunk) once for every chunk in [0, n_chunks) on at most `threads` threads, worker in
-// [0, threads). The first exception thrown by a body is rethrown here after all threads have stopped.
+// [0, threads). The first exception thrown by a body is rethrown here after all bodies have returned. Threads
+// may outlive the call by a moment, doing nothing: a library with this code must not be unloaded (dlclose).
 void parallel_for(int threads, int64_t n_chunks, const std::function<void(int, int64_t)> &body);
 
 }    // namespace orb_export
