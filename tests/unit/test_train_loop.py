@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -97,6 +98,28 @@ def test_interrupted_and_resumed_run_equals_the_unbroken_one_bitwise(samples, tm
             return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
     assert rows("unbroken") == rows("broken")
+
+
+def test_an_interrupted_run_continues_from_the_step_after(samples, tmp_path, monkeypatch):
+    run = trainer(TINY, samples, tmp_path)
+    update = run._update_average
+
+    def interrupted_update():
+        if run.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        update()
+
+    monkeypatch.setattr(run, "_update_average", interrupted_update)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    assert signal.getsignal(signal.SIGINT) is before
+    resumed, unbroken = trainer(TINY, samples, tmp_path), trainer(TINY, samples, tmp_path / "unbroken")
+    resumed.resume()
+    assert resumed.step == 3
+    resumed.fit()
+    unbroken.fit()
+    assert_same(resumed.state(), unbroken.state())
 
 
 def test_training_lowers_the_errors_on_structures_it_has_not_seen(samples, tmp_path):

@@ -8,12 +8,15 @@ import csv
 import json
 import logging
 import os
+import signal
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 import torch
@@ -30,6 +33,23 @@ from .losses import loss_terms, predict
 
 log = logging.getLogger(__name__)
 CHECKPOINT, MODEL, LOG, REPORT = "checkpoint.pt", "model.safetensors", "log.csv", "report.json"
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Event]:
+    """Set the event where SIGINT would raise KeyboardInterrupt: a half-done step could not be resumed.
+
+    Python allows this in the main thread only; elsewhere the event is never set.
+    """
+    event = Event()
+    if current_thread() is not main_thread():
+        yield event
+        return
+    previous = signal.signal(signal.SIGINT, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class Trainer:
@@ -56,24 +76,26 @@ class Trainer:
     def fit(self, max_steps: int | None = None) -> bool:
         """Train to the end, or for at most `max_steps` more steps; True when the last epoch is done.
 
-        A checkpoint is written after every epoch and when the run stops, also by an interrupt.
+        A checkpoint is written after every epoch and when the run stops; an interrupt (Ctrl-C) stops it after
+        the step in progress and is raised then.
         """
         last = None if max_steps is None else self.step + max_steps
-        try:
+        with _deferred_interrupt() as interrupt:
             while self.epoch < self.config.epochs:
-                if not self._epoch(last):
+                if not self._epoch(last, interrupt):
+                    self.save()
+                    if interrupt.is_set():
+                        raise KeyboardInterrupt
                     return False
-        finally:
-            self.save()
         return True
 
-    def _epoch(self, last: int | None) -> bool:
+    def _epoch(self, last: int | None, interrupt: Event) -> bool:
         edges = [sample.n_edges for sample in self.training]
         batches = list(epoch_batches(edges, self.config.max_edges, self.generator(self.epoch)))
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         with tqdm(total=len(batches), initial=self.batch, desc=title, unit="step", mininterval=1.0) as bar:
             for members in islice(batches, self.batch, None):
-                if self.step == last:
+                if self.step == last or interrupt.is_set():
                     return False
                 start = time.perf_counter()
                 terms = self._step(members, (self.epoch + self.batch / len(batches)) / self.config.epochs)
