@@ -12,8 +12,8 @@ from orb_export.train.data import read_samples
 from orb_export.train.loop import errors
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
-FOLDER = Path(str(resources.files("orb_export"))) / "data"
-WEIGHTS, CARD = FOLDER / "demo.safetensors", FOLDER / "demo.md"
+FOLDER = resources.files("orb_export")
+WEIGHTS, CARD = (Path(str(FOLDER / f"data/demo.{suffix}")) for suffix in ("safetensors", "md"))
 ELEMENTS = ("Cu", "Li", "Mo", "Si")
 
 
