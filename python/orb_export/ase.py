@@ -39,6 +39,11 @@ class EagerPredictor:
     def predict(self, atoms: "Atoms") -> dict[str, Any]:
         """As artefact.Potential.predict."""
         config = self.model.config
+        unknown = sorted(set(atoms.numbers.tolist()) - set(config.known_elements))
+        if unknown:
+            raise ValueError(
+                f"predict: `atoms` has elements {unknown} that model `{config.name}` does not know"
+            )
         built = graph.from_atoms(atoms, config.max_neighbors, needs_charge_spin=config.has_charge_spin)
         results = self.model.predict(built.to_device(self.model.device))
         arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in results.items()}

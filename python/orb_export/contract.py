@@ -7,7 +7,7 @@ vectors; periodic images, cells, ghosts and units live in the graph builder and 
 Shapes: N atoms, E edges. Units: angstrom, eV, elementary charges.
 Edge e runs from `centers[e]` to `neighbors[e]`, and
     vectors[e] = position(neighbor, in its periodic image) - position(center).
-With g = dE/d(vectors): force on the center += g, force on the neighbor -= g, dE/d(strain) = sum of vector (x) g.
+With g = dE/d(vectors): force on the center += g, on the neighbor -= g, dE/d(strain) = sum of vector (x) g.
 """
 
 from typing import Final, NamedTuple

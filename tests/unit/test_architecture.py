@@ -80,7 +80,9 @@ def test_includes_point_down(folder, forbidden):
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["orb_export", "orb_export.lammps", "orb_export.cli", "orb_export.contract"])
+@pytest.mark.parametrize(
+    "module", ["orb_export", "orb_export.lammps", "orb_export.cli", "orb_export.contract"]
+)
 def test_import_loads_no_torch(module):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,5 +1,7 @@
 """The ASE calculator. Oracles: the model it wraps, and stored results of orb-models 0.5.5."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from orb_export import artefact, checkpoint
 from orb_export.ase import OrbCalculator
 from orb_export.export import export_model
 from orb_export.graph import from_atoms
+
+from tests.artefacts import tiny_model
 
 
 @pytest.fixture
@@ -100,6 +104,20 @@ class TestSources:
         assert model.dtype == torch.float32
         exact = stored.model("cons", torch.float64).predict(from_atoms(crystal, 20))["energy"].item()
         assert calculator.get_potential_energy(crystal) == exact
+
+    @pytest.mark.parametrize("route", ["eager", "saved", "compiled"])
+    def test_elements_without_training_are_refused(self, tmp_path, route):
+        model = tiny_model("conservative")
+        model.config = dataclasses.replace(model.config, elements=(8, 14))
+        if route == "saved":
+            checkpoint.save(model, tmp_path / "m.safetensors")
+        if route == "compiled":
+            export_model(model, tmp_path / "m.pt", format="torchscript", verified=False)
+        name = {"saved": "m.safetensors", "compiled": "m.pt"}.get(route)
+        calculator = OrbCalculator(tmp_path / name if name else model)
+        assert np.isfinite(calculator.get_potential_energy(Atoms("SiO", [[0, 0, 0], [0, 0, 1.6]])))
+        with pytest.raises(ValueError, match=r"6.*model `tiny-conservative` does not know"):
+            calculator.get_potential_energy(Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]))
 
     def test_nonsense_is_refused(self):
         with pytest.raises(TypeError, match="`model` is int but must be an OrbV3"):

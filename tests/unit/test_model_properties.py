@@ -257,6 +257,7 @@ class TestSizes:
         ({"kind": "direct", "layers": 0}, "`layers` is 0 but must be a positive integer"),
         ({"kind": "direct", "max_neighbors": 2.5}, "`max_neighbors` is 2.5 but must be a positive integer"),
         ({"kind": "conservative", "has_stress": False}, "`has_stress` is False but a conservative model"),
+        ({"kind": "direct", "elements": (14, 118)}, r"`elements` has \[118\] but must be atomic numbers"),
     ],
 )
 def test_impossible_configurations_are_refused(options, message):

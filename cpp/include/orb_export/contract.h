@@ -8,8 +8,8 @@ namespace orb_export {
 inline constexpr int kSchemaVersion = 1;
 inline constexpr const char *kMetadataEntry = "orb_export.json";
 
-inline constexpr double kCutoff = 6.0;            // angstrom
-inline constexpr double kTieTolerance = 1e-6;     // angstrom
+inline constexpr double kCutoff = 6.0;           // angstrom
+inline constexpr double kTieTolerance = 1e-6;    // angstrom
 inline constexpr double kTieDirection[3] = {0.5377, 0.6763, 0.5036};
 inline constexpr int kMaxAtomicNumber = 117;
 inline constexpr int kConfidenceBins = 50;
@@ -17,9 +17,8 @@ inline constexpr double kConfidenceMaxError = 0.3;    // eV/angstrom
 
 inline constexpr std::array<const char *, 6> kInputs = {"numbers", "centers", "neighbors",
                                                         "vectors", "charge",  "spin"};
-inline constexpr std::array<const char *, 3> kConservativeOutputs = {"energy", "edge_gradient",
-                                                                     "confidence"};
-inline constexpr std::array<const char *, 6> kDirectOutputs = {
-    "energy", "edge_gradient", "confidence", "node_forces", "force_offset", "node_stress"};
+inline constexpr std::array<const char *, 3> kConservativeOutputs = {"energy", "edge_gradient", "confidence"};
+inline constexpr std::array<const char *, 6> kDirectOutputs = {"energy",      "edge_gradient", "confidence",
+                                                               "node_forces", "force_offset",  "node_stress"};
 
 }    // namespace orb_export

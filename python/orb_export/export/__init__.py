@@ -47,7 +47,7 @@ def export_model(
         artefact.write(payload, {**entries, "verification": {"skipped": True}}, candidate)
         if verified:
             progress("verifying against the eager model in a fresh process")
-            images = verify.structures()
+            images = verify.structures(model.config.known_elements)
             expected = [verify.eager_results(model, atoms) for atoms in images]
             result = verify.compare(candidate, entries["dtype"], images, expected)
             if not result["passed"]:
@@ -88,5 +88,7 @@ def _compile(model: "OrbV3", payload: Path, format: str, structure: "Atoms | Non
     if structure is None:
         torchscript.compile_torchscript(model, payload)
         return
+    if unknown := sorted(set(structure.numbers.tolist()) - set(model.config.known_elements)):
+        raise ValueError(f"export: `structure` has elements {unknown} that the model does not know")
     charge, spin = checked_charge_spin(structure.info.get("charge", 0.0), structure.info.get("spin", 1.0))
     torchscript.compile_torchscript(model, payload, torch.tensor(structure.numbers), charge, spin)

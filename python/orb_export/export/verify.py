@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from orb_export.contract import MAX_ATOMIC_NUMBER
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -35,8 +37,11 @@ TOLERANCES = {
 }
 
 
-def structures() -> "list[Atoms]":
-    """Sizes and boundaries that the trace did not see: no edges, one atom, self-images, a crystal."""
+def structures(elements: Sequence[int] = range(1, MAX_ATOMIC_NUMBER + 1)) -> "list[Atoms]":
+    """Sizes and boundaries that the trace did not see: no edges, one atom, self-images, a crystal.
+
+    Atoms that are not of the given elements are replaced by some that are.
+    """
     from ase import Atoms
     from ase.build import bulk, molecule
 
@@ -63,6 +68,7 @@ def structures() -> "list[Atoms]":
     }
     for name, atoms in named.items():
         atoms.info = {"name": name, "charge": 1.0, "spin": 2.0}
+        atoms.numbers = [z if z in elements else elements[z % len(elements)] for z in atoms.numbers]
     return list(named.values())
 
 

@@ -32,8 +32,15 @@ class OrbConfig:
     has_stress: bool = True  # direct: there is a stress head; conservative: always
     name: str = "orb-v3"
     description: str = ""  # one line on training data, purpose and licence
+    elements: tuple[int, ...] = ()  # atomic numbers it was trained for; empty: all with a reference energy
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", tuple(self.elements))  # JSON has lists only
+        unknown = [z for z in self.elements if not isinstance(z, int) or not 1 <= z <= MAX_ATOMIC_NUMBER]
+        if unknown:
+            raise ValueError(
+                f"OrbConfig: `elements` has {unknown} but must be atomic numbers from 1 to {MAX_ATOMIC_NUMBER}"
+            )
         if self.kind not in ("conservative", "direct"):
             raise ValueError(f"OrbConfig: `kind` is {self.kind!r} but must be 'conservative' or 'direct'")
         for field in ("max_neighbors", "channels", "hidden", "head_hidden", "layers"):
@@ -42,6 +49,11 @@ class OrbConfig:
                 raise ValueError(f"OrbConfig: `{field}` is {value!r} but must be a positive integer")
         if self.kind == "conservative" and not self.has_stress:
             raise ValueError("OrbConfig: `has_stress` is False but a conservative model always has a stress")
+
+    @property
+    def known_elements(self) -> tuple[int, ...]:
+        """Atomic numbers that the model accepts."""
+        return self.elements or tuple(range(1, MAX_ATOMIC_NUMBER + 1))
 
 
 class EdgeEncoder(nn.Module):
