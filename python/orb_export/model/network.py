@@ -39,7 +39,7 @@ class OrbConfig:
         unknown = [z for z in self.elements if not isinstance(z, int) or not 1 <= z <= MAX_ATOMIC_NUMBER]
         if unknown:
             raise ValueError(
-                f"OrbConfig: `elements` has {unknown} but must be atomic numbers from 1 to {MAX_ATOMIC_NUMBER}"
+                f"OrbConfig: `elements` has {unknown} but must be atomic numbers, 1 to {MAX_ATOMIC_NUMBER}"
             )
         if self.kind not in ("conservative", "direct"):
             raise ValueError(f"OrbConfig: `kind` is {self.kind!r} but must be 'conservative' or 'direct'")
