@@ -106,7 +106,7 @@ def test_charge_and_spin_come_from_the_structure_or_the_caller(models, tmp_path)
     assert re.search(r"orbv3\n", write_input(atoms, models["direct-20"], tmp_path).read_text())
 
 
-@pytest.mark.parametrize("pbc", np.ndindex(2, 2, 2))
+@pytest.mark.parametrize("pbc", list(np.ndindex(2, 2, 2)))
 def test_boxes_enclose_atoms_and_keep_periodic_vectors(pbc):
     rng = np.random.default_rng(5)
     for _ in range(20):
