@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import accuracy
 from tests.reference.stored_cases import StoredCases
 
 SHARED = Path(__file__).resolve().parents[1] / "../shared"
@@ -21,3 +22,11 @@ def shared() -> Path:
 def stored(shared) -> StoredCases:
     """Results of orb-models 0.5.5 for tiny models."""
     return StoredCases(shared / "reference/reference_cases.npz")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the parity checks measured."""
+    if lines := list(accuracy.table()):
+        terminalreporter.section("largest errors")
+        for line in lines:
+            terminalreporter.write_line(line)

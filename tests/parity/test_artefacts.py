@@ -16,6 +16,7 @@ from orb_export.contract import CONFIDENCE_BINS
 from orb_export.export import export_model, verify
 from orb_export.model import OrbV3
 
+from tests.accuracy import within
 from tests.artefacts import tiny_model
 
 CASES = {
@@ -71,6 +72,9 @@ def test_artefact_equals_eager_model(exported):
     expected = [verify.eager_results(exported.model, atoms) for atoms in structures]
     assert max(np.abs(results["forces"]).max() for results in expected) > 0.1
     record = verify.compare(exported.file, dtype, structures, expected)
+    check = f"{exported.file.suffix} artefact and eager model, {dtype}"
+    for quantity, error in record["largest_differences"].items():
+        assert within(check, quantity, error, record["tolerances"][quantity])
     assert record["passed"], record
     assert record["structures"] == len(structures)
 

@@ -15,6 +15,7 @@ from orb_export.model.normalizer import Normalizer
 from orb_export.model.radial import BesselBasis, Envelope
 from orb_export.model.zbl import COVALENT_RADII_PM
 
+from tests.accuracy import within
 from tests.reference.stored_cases import CAPS, MODELS, RESULTS, largest_error
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -40,7 +41,8 @@ def test_all_results_of_all_structures_equal_upstream(stored, name, dtype, cap):
                 assert torch.isfinite(actual["stress"]).all()
                 continue
             error = largest_error(actual[result], array)
-            assert error <= TOLERANCE[dtype], f"{structure} {result}: {error:.1e}"
+            check = f"stored orb-models results, {dtype}, relative".replace("torch.", "")
+            assert within(check, result, error, TOLERANCE[dtype]), f"{structure} {result}: {error:.1e}"
             compared += 1
     assert compared >= 20 * 3
 
