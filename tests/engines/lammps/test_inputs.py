@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.io import read, write
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.units import kB
 from orb_export import cli
 from orb_export.lammps import write_input
 from orb_export.lammps.inputs import boxed_for_lammps
@@ -23,6 +23,13 @@ def first_energy(path, monkeypatch) -> float:
     with runs.session() as lmp:
         lmp.commands_string(re.sub(r"^run .*$", "run 0", path.read_text(), flags=re.MULTILINE))
         return lmp.get_thermo("pe")
+
+
+def moving_crystal() -> Atoms:
+    atoms = CASES["crystal"].copy()
+    widths = np.sqrt(atoms.get_masses() * kB * 500)  # 500 K
+    atoms.set_momenta(np.random.default_rng(4).normal(size=(len(atoms), 3)) * widths[:, None])
+    return atoms
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -49,8 +56,7 @@ def test_every_ensemble_runs_in_stock_lammps(ensemble, units, model, stock_lmp, 
 
 def test_units_real_run_the_same_trajectory(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    atoms = CASES["crystal"].copy()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=500, rng=np.random.default_rng(4))
+    atoms = moving_crystal()
     positions = []
     for units in ("metal", "real"):
         with runs.session() as lmp:
@@ -64,8 +70,7 @@ def test_units_real_run_the_same_trajectory(model, tmp_path, monkeypatch):
 
 def test_velocities_of_the_structure_are_taken_over(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    atoms = CASES["crystal"].copy()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=500, rng=np.random.default_rng(4))
+    atoms = moving_crystal()
     path = write_input(atoms, model, tmp_path, steps=0)
     assert "velocity" not in path.read_text()
     with runs.session() as lmp:
