@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cells", type=int, default=2, help="cubic cells of 8 atoms per edge of the crystal (default: 2)"
     )
-    parser.add_argument("--nvt-steps", type=int, default=1000, help="of 1 fs at 300 K (default: 1000)")
+    parser.add_argument("--nvt-steps", type=int, default=500, help="of 1 fs at 300 K (default: 500)")
     parser.add_argument("--nve-steps", type=int, default=2000, help="of 1 fs afterwards (default: 2000)")
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="of the network (default: float32)"
@@ -243,9 +243,11 @@ def plot(thermo: Thermo, n_atoms: int, path: Path) -> None:
     for axes in (energy, temperature):
         axes.axvline(switch, color="gray", linewidth=0.8)
         axes.grid(alpha=0.3)
-    energy.set_ylabel("energy relative to the end / meV/atom")
+    energy.set_ylabel("energy / (meV/atom)")
     energy.legend()
-    energy.set_title(f"{n_atoms} {ELEMENT} atoms, constant temperature (dashed), then constant energy")
+    energy.set_title(
+        f"{n_atoms} {ELEMENT} atoms, constant temperature (dashed), then constant energy; energies relative to the end"
+    )
     temperature.set_ylabel("temperature / K")
     temperature.set_xlabel("time / ps")
     figure.savefig(path, dpi=120)
