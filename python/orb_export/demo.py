@@ -243,11 +243,9 @@ def plot(thermo: Thermo, n_atoms: int, path: Path) -> None:
     for axes in (energy, temperature):
         axes.axvline(switch, color="gray", linewidth=0.8)
         axes.grid(alpha=0.3)
-    energy.set_ylabel("energy − last / (meV/atom)")
+    energy.set_ylabel("energy - last / (meV/atom)")
     energy.legend()
     energy.set_title(f"{n_atoms} {ELEMENT} atoms: constant temperature (dashed), constant energy (solid)")
-        f"{n_atoms} {ELEMENT} atoms, constant temperature (dashed), then constant energy; energies relative to the end"
-    )
     temperature.set_ylabel("temperature / K")
     temperature.set_xlabel("time / ps")
     figure.savefig(path, dpi=120)
