@@ -201,7 +201,7 @@ def read_last_frame(path: Path, atoms: "Atoms") -> tuple["Atoms", NDArray[np.flo
     rows = np.array(
         [line.split() for line in lines[lines.index("ITEM: ATOMS id type x y z fx fy fz") + 1 :]], float
     )
-    frame: Atoms = atoms.copy()  # type: ignore[no-untyped-call]
+    frame: Atoms = atoms.copy()
     frame.positions = rows[:, 2:5]
     return frame, rows[:, 5:8]
 
