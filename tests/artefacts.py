@@ -11,12 +11,14 @@ from orb_export.contract import METADATA_ENTRY
 from orb_export.model import OrbConfig, OrbV3
 
 
-def tiny_model(kind: str, *, has_charge_spin: bool = False, dtype: torch.dtype = torch.float64) -> OrbV3:
-    """Random weights, cap 20, with normalizers and references away from their neutral values."""
+def tiny_model(
+    kind: str, *, cap: int = 20, has_charge_spin: bool = False, dtype: torch.dtype = torch.float64
+) -> OrbV3:
+    """Random weights, with normalizers and references away from their neutral values."""
     torch.manual_seed(11)
     config = OrbConfig(
         kind,
-        max_neighbors=20,
+        max_neighbors=cap,
         channels=16,
         hidden=32,
         head_hidden=16,

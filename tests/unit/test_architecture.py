@@ -18,7 +18,7 @@ LAYERS = [
     ["graph"],
     ["model"],
     ["variants", "checkpoint", "artefact"],
-    ["export", "train", "ase", "lammps"],
+    ["export", "train", "ase", "lammps", "openmm"],
     ["commands", "demo"],
     ["cli"],
 ]
@@ -70,6 +70,8 @@ def includes(path: Path) -> list[str]:
         ("cpp/src/ops", r"pybind11|potential\.h"),
         ("cpp/src/runtime", r"pybind11|lammps|pair\.h"),
         ("cpp/src/python", r"torch|ATen|c10"),
+        ("cpp/src/plugin", r"torch|ATen|c10|pybind11|lammps|openmm"),
+        ("openmm_plugin", r"torch|ATen|c10|pybind11"),
         ("lammps_plugin", r"torch|ATen|c10|pybind11"),
     ],
 )

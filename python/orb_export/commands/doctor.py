@@ -94,6 +94,14 @@ def _lammps_plugin() -> str:
     return str(plugins[0])
 
 
+def _openmm_plugin() -> str:
+    _distribution("openmm")
+    from orb_export.openmm.plugin import library, plugin_path
+
+    library()
+    return str(plugin_path())
+
+
 def _distribution(name: str) -> None:
     if _version(name) == "not installed":
         raise RuntimeError(f"{name} is not installed")
@@ -105,4 +113,5 @@ CHECKS: dict[str, Callable[[], str]] = {
     "C++ compiler": _compiler,
     "CUDA": _cuda,
     "LAMMPS plugin": _lammps_plugin,
+    "OpenMM plugin": _openmm_plugin,
 }

@@ -1,0 +1,32 @@
+// Artefacts opened through the runtime; Contexts that use the same one share its weights.
+#pragma once
+
+#include <orb_export/potential.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace orb_export::openmm {
+
+class SharedPotential {
+ public:
+  explicit SharedPotential(std::unique_ptr<Potential> potential) : potential_(std::move(potential)) {}
+  const Metadata &metadata() const { return potential_->metadata(); }
+  // One Context at a time: OpenMM lets those of different Python threads run together.
+  Result evaluate(const Graph &graph);
+
+ private:
+  std::unique_ptr<Potential> potential_;
+  std::mutex mutex_;
+};
+
+// Opened unless a living Context has it open, with the same options and the SHA-256 that is asked for (empty:
+// any, and always opened). Throws std::invalid_argument and std::runtime_error.
+std::shared_ptr<SharedPotential> open_potential(const std::string &path, const std::string &sha256,
+                                                const Options &options);
+
+// How often potentials were evaluated in this process.
+int64_t evaluations();
+
+}    // namespace orb_export::openmm

@@ -1,0 +1,9 @@
+"""OpenMM with Orb-v3: `OrbV3Force`, a force for all or some particles of a System.
+
+Nothing here loads torch; the plugin opens it when a Context is created.
+"""
+
+from orb_export.openmm.force import OrbV3Force, is_orbv3
+from orb_export.openmm.plugin import evaluations
+
+__all__ = ["OrbV3Force", "evaluations", "is_orbv3"]

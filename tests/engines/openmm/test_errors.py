@@ -1,0 +1,299 @@
+"""Every refusal of the plugin, by its text."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+openmm = pytest.importorskip("openmm", reason="needs the openmm wheel")
+
+import torch  # noqa: E402
+from ase import Atoms  # noqa: E402
+from ase.build import molecule  # noqa: E402
+from orb_export.artefact import sha256_of_file  # noqa: E402
+from orb_export.openmm import OrbV3Force, evaluations  # noqa: E402
+from orb_export.openmm.plugin import PLUGIN, plugin_path  # noqa: E402
+
+from tests.engines.openmm import systems  # noqa: E402
+
+WATER = molecule("H2O")
+XML = openmm.XmlSerializer
+
+
+def failure(*forces: OrbV3Force, atoms: Atoms = WATER) -> str:
+    """What the creation of a Context, or else the first evaluation, stops with."""
+    with pytest.raises(openmm.OpenMMException) as caught:
+        systems.measure(systems.context_of(systems.system_of(atoms, *forces), atoms.positions))
+    return str(caught.value)
+
+
+def water(model: Path, **options) -> OrbV3Force:
+    return systems.force_of(WATER, model, **options)
+
+
+def edited(force: OrbV3Force, old: str, new: str) -> openmm.Force:
+    """The force whose XML has `new` instead of `old`."""
+    text = XML.serialize(force)
+    assert len(re.findall(old, text)) == 1
+    return XML.deserialize(re.sub(old, new, text))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"particles": [0, 1, 3]}, "particle 3 is none of the 3 particles of the System"),
+        ({"particles": [0, 1, 1]}, "particle 1 was added twice"),
+        ({"device": "gpu"}, "`gpu`"),
+        ({"device": "cuda:x"}, "cuda:x"),
+        ({"charge": 0, "spin": 1}, "`tiny-conservative` does not depend on charge or spin, but"),
+        ({"prefix": ""}, "`prefix` is empty"),
+    ],
+    ids=str,
+)
+def test_misuse_is_refused(options, text, model):
+    message = failure(water(model, **options))
+    assert message.startswith("OrbV3Force: ")
+    assert text in message, message
+
+
+def test_unknown_elements_are_named(model):
+    assert failure(OrbV3Force(model, [8, 118, 1], particles=[1, 0, 2], periodic=False)) == (
+        "OrbV3Force: particle 0 has atomic number 118, an element that model `tiny-conservative` does not know"
+    )
+
+
+def test_charge_and_spin_are_required(models):
+    assert "depends on the total charge and the spin multiplicity: give both, `charge` and `spin`" in failure(
+        water(models["charged"])
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("charge", np.nan), ("spin", -1.0), ("spin", np.inf)])
+def test_wrong_charge_and_spin_parameters_are_refused(name, value, models):
+    force = water(models["charged"], charge=0, spin=1)
+    context = systems.context_of(systems.system_of(WATER, force), WATER.positions)
+    systems.measure(context)
+    context.setParameter(f"orbv3_{name}", value)
+    with pytest.raises(openmm.OpenMMException, match=f"OrbV3Force: evaluate: `{name}` is"):
+        systems.measure(context)
+
+
+@pytest.mark.parametrize(("first", "second"), [({"scale": 1.0}, {"scale": 0.5}), ({}, {"scale": 0.0})])
+def test_shared_parameters_must_have_one_default(first, second, model):
+    message = failure(water(model, **first), water(model, **second))
+    assert "the parameter orbv3_scale has the defaults" in message
+    assert "in two forces: give one of them another `prefix`" in message
+
+
+def test_forces_with_other_prefixes_are_independent(model):
+    forces = water(model, scale=2.0), water(model, scale=0.5, prefix="other")
+    context = systems.context_of(systems.system_of(WATER, *forces), WATER.positions)
+    alone = systems.predicted(WATER, model)
+    for other in (0.5, -1.0):
+        context.setParameter("other_scale", other)
+        expected = systems.Result((2 + other) * alone.energy, (2 + other) * alone.forces)
+        systems.assert_same(systems.measure(context), expected)
+
+
+def test_particles_at_the_same_place_are_named(model):
+    atoms = Atoms("ArOH2", [[9, 9, 9], [0, 0, 0], [1, 0, 0], [1, 0, 0]])
+    message = failure(OrbV3Force(model, [1, 1, 8], particles=[3, 2, 1], periodic=False), atoms=atoms)
+    assert re.fullmatch("OrbV3Force: particles (3 and 2|2 and 3) are at the same place", message)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_positions_that_are_not_finite_are_named(value, model):
+    context = systems.context_of(systems.system_of(WATER, water(model)), WATER.positions)
+    good = systems.measure(context)
+    positions = WATER.positions.copy()
+    positions[1, 2] = value
+    context.setPositions(positions)
+    with pytest.raises(openmm.OpenMMException, match="position of particle 1 is not finite"):
+        systems.measure(context)
+    context.setPositions(WATER.positions * systems.ANGSTROM)  # and the Context can go on
+    systems.assert_same(systems.measure(context), good)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda data: data[: len(data) // 2], "is truncated: it begins as a zip archive but"),
+        (lambda data: b"", "is not an orb_export artefact: 0 bytes, no zip archive"),
+        (lambda data: 9 * b"not a model\n", "is not an orb_export artefact: it is no zip archive"),
+        (lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "altered"),
+    ],
+    ids=["half", "empty", "text", "one bit"],
+)
+def test_damaged_artefacts_are_refused(damage, text, model, tmp_path):
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(damage(model.read_bytes()))
+    message = failure(water(damaged))
+    assert message.startswith(f"OrbV3Force: load: `{damaged}` ")
+    assert text in message, message
+
+
+def test_an_artefact_that_is_gone_is_named(model, tmp_path):
+    moved = tmp_path / "moved.pt"
+    shutil.copy(model, moved)
+    force = water(moved)
+    moved.unlink()
+    assert failure(force) == f"OrbV3Force: load: `{moved}` does not exist"
+
+
+def test_an_artefact_that_is_another_is_named_by_both_hashes(models, tmp_path):
+    file = tmp_path / "model.pt"
+    shutil.copy(models["conservative-20"], file)
+    force = water(file)
+    shutil.copy(models["conservative-120"], file)
+    message = failure(force)
+    assert str(file) in message
+    assert f"has SHA-256 {sha256_of_file(models['conservative-120'])} but the force was made for " in message
+    assert sha256_of_file(models["conservative-20"]) in message
+
+
+def test_other_platforms_refuse_the_force_by_name(model):
+    names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
+    others = names - {"Reference", "CPU"}
+    if not others:
+        pytest.skip("OpenMM has no platforms here but Reference and CPU")
+    for name in others:
+        with pytest.raises(openmm.OpenMMException, match="does not support all required kernels"):
+            systems.context_of(systems.system_of(WATER, water(model)), WATER.positions, name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('version="1"', 'version="2"', "has version 2 but this orb_export reads 1"),
+        ('particles="0-2"', 'particles="0-1"', "has 2 `particles` but 3 `numbers`"),
+        ('particles="0-2"', 'particles="0-2000000000"', "has more `particles` than `numbers`, which are 3"),
+        ('particles="0-2"', 'particles="2-0 1"', "has `2-0` where a number or a range is expected"),
+        ('particles="0-2"', 'particles="0 1 x"', "has `x` where a number or a range is expected"),
+        ('particles="0-2"', 'particles="0 1 2x"', "has `2x` where a number or a range is expected"),
+        ('particles="0-2"', 'particles="0 1 -2"', "has `-2` where a number or a range is expected"),
+        ('numbers="8 1 1"', 'numbers="8 1 99999999999"', "has `99999999999` where a number"),
+        ('charge="0"', "", "has only one of `charge` and `spin`"),
+        (' artefact="[^"]*"', "", "artefact"),
+        (' sha256="[^"]*"', "", "sha256"),
+        (' periodicB="0"', "", "periodicB"),
+    ],
+)  # fmt: skip
+def test_malformed_xml_is_refused(old, new, text, models):
+    with pytest.raises(openmm.OpenMMException, match=re.escape(text)):
+        edited(water(models["charged"], charge=0, spin=1), old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('numbers="8 1 1"(.*) particles="0-2"', r'numbers=""\1 particles=""', "it has no particles"),
+        ('threads="0"', 'threads="-1"', "`threads` is -1 but must not be negative"),
+        ('skin=".1"', 'skin="-1"', "`skin` is -1.000000 nm but must be finite and not negative"),
+        ('scale="1"', 'scale="nan"', "`scale` is nan but must be finite"),
+    ],
+)
+def test_settings_of_xml_are_checked(old, new, text, model):
+    assert text in failure(edited(water(model), old, new))
+
+
+# What does not fit around the plugin: a copy of it in a tree of its own.
+
+
+def other_installation(model: Path, site: Path) -> str:
+    plugins = site / "OpenMM.libs" / "lib" / "plugins"
+    (site / "orb_export" / "lib").mkdir(parents=True, exist_ok=True)
+    plugins.mkdir(parents=True, exist_ok=True)
+    shutil.copy(plugin_path(), plugins)
+    force = XML.serialize(water(model))
+    code = f"""
+import openmm
+system = openmm.System()
+for _ in range(3):
+    system.addParticle(1.0)
+system.addForce(openmm.XmlSerializer.deserialize({force!r}))
+try:
+    openmm.Context(system, openmm.VerletIntegrator(0.001))
+except openmm.OpenMMException as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"OPENMM_PLUGIN_DIR": str(plugins)},
+    )
+    return done.stdout
+
+
+def fake_torch(site: Path, version: str) -> Path:
+    (site / "torch").mkdir()
+    (site / "torch" / "version.py").write_text(f"debug = False\n__version__ = '{version}'\n")
+    return site / "torch"
+
+
+def test_another_torch_is_refused_by_name(model, tmp_path):
+    torch_folder = fake_torch(tmp_path, "2.5.1+cu121")
+    message = other_installation(model, tmp_path)
+    assert (
+        f"OrbV3Force: orb_export was built for torch {torch.__version__} but torch 2.5.1+cu121 is installed in "
+        f"{torch_folder}: install orb-export again into the environment of this openmm (pip"
+    ) in message
+
+
+def test_missing_runtime_is_named(model, tmp_path):
+    fake_torch(tmp_path, torch.__version__.split("+")[0] + "+cu999")  # another build of the release is fine
+    library = tmp_path / "orb_export" / "lib" / "liborb_export_runtime.so"
+    message = other_installation(model, tmp_path)
+    assert f"OrbV3Force: the runtime {library} is missing: install orb-export again" in message
+
+
+def test_broken_runtime_is_named(model, tmp_path):
+    fake_torch(tmp_path, torch.__version__)
+    library = tmp_path / "orb_export" / "lib" / "liborb_export_runtime.so"
+    library.parent.mkdir(parents=True)
+    library.write_text("not a library")
+    message = other_installation(model, tmp_path)
+    assert "OrbV3Force: cannot open the runtime of orb_export (" in message
+    assert "file too short" in message
+
+
+def test_another_openmm_is_refused_by_name(model, tmp_path):
+    # the same library as if it had been built for another release; here OpenMM is 8.6
+    content = plugin_path().read_bytes()
+    assert content.count(b"\x008.6\x00") == 1
+    other = tmp_path / PLUGIN
+    other.write_bytes(content.replace(b"\x008.6\x00", b"\x008.5\x00"))
+    code = f"""
+import openmm
+from pathlib import Path
+from orb_export.openmm import plugin
+plugin.plugin_path = lambda: Path({str(other)!r})
+try:
+    plugin.library()
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"OPENMM_PLUGIN_DIR": str(tmp_path)},
+    )
+    assert f"{other} was built for OpenMM 8.5 but this is OpenMM 8.6" in done.stdout
+
+
+def test_a_failed_evaluation_is_not_kept(model):
+    atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0]])
+    force = OrbV3Force(model, [1, 1], periodic=False)
+    context = systems.context_of(systems.system_of(atoms, force), atoms.positions)
+    before = evaluations()
+    for _ in range(2):
+        with pytest.raises(openmm.OpenMMException, match="are at the same place"):
+            systems.measure(context)
+    assert evaluations() == before + 2
