@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find cpp lammps_plugin -type f) CMakeLists.txt pyproject.toml
+SOURCES := $(shell find cpp lammps_plugin openmm_plugin -type f) CMakeLists.txt pyproject.toml
 
 .PHONY: demo test lint format ctest clean install
 demo: $(VENV)/.installed

@@ -59,7 +59,8 @@ class ORB_EXPORT_API OrbV3Force : public OpenMM::Force {
   int getThreads() const { return threads_; }
   void setThreads(int threads) { threads_ = threads; }
 
-  /** Length in nm that the list of candidate neighbors reaches beyond the cutoff; results do not depend on it. */
+  /** Length in nm that the list of candidate neighbors reaches beyond the cutoff; results do not depend on
+   * it. */
   double getSkin() const { return skin_; }
   void setSkin(double skin) { skin_ = skin; }
 

@@ -91,7 +91,8 @@ void *OrbV3ForceProxy::deserialize(const OpenMM::SerializationNode &node) const 
 
   auto force =
       std::make_unique<OrbV3Force>(node.getStringProperty("artefact"), node.getStringProperty("sha256"));
-  const auto numbers = from_ranges(node.getStringProperty("numbers"), node.getStringProperty("numbers").size());
+  const auto numbers =
+      from_ranges(node.getStringProperty("numbers"), node.getStringProperty("numbers").size());
   const auto particles = from_ranges(node.getStringProperty("particles"), numbers.size());
   if (particles.size() != numbers.size())
     fail(std::to_string(particles.size()) + " `particles` but " + std::to_string(numbers.size()) +

@@ -37,7 +37,8 @@ int64_t evaluations() { return n_evaluations; }
 std::shared_ptr<SharedPotential> open_potential(const std::string &path, const std::string &sha256,
                                                 const Options &options) {
   static std::mutex mutex;
-  static std::map<std::tuple<std::string, std::string, std::string, int>, std::weak_ptr<SharedPotential>> open;
+  static std::map<std::tuple<std::string, std::string, std::string, int>, std::weak_ptr<SharedPotential>>
+      open;
   const std::lock_guard<std::mutex> lock(mutex);
 
   auto found = open.find({path, sha256, options.device, options.threads});

@@ -29,8 +29,7 @@ std::string torch_version(const fs::path &folder) {
 }
 
 void check_version(const Runtime &runtime, const std::string &remedy) {
-  if (runtime.schema_version == kSchemaVersion &&
-      std::string(runtime.package_version) == ORB_EXPORT_VERSION)
+  if (runtime.schema_version == kSchemaVersion && std::string(runtime.package_version) == ORB_EXPORT_VERSION)
     return;
   throw std::runtime_error("the plugin is of orb_export " ORB_EXPORT_VERSION " (schema " +
                            std::to_string(kSchemaVersion) + ") but its runtime of " +

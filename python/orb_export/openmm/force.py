@@ -1,7 +1,7 @@
 """OrbV3Force for Python: made through OpenMM's XML, so that one library serves every version of Python."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,8 @@ def _particles_and_numbers(
     indices = _indices(range(len(numbers)) if particles is None else particles)
     if len(indices) != len(numbers):
         raise ValueError(
-            f"OrbV3Force: `atoms` has {len(numbers)} atomic numbers but `particles` has {len(indices)} indices"
+            f"OrbV3Force: `atoms` has {len(numbers)} atomic numbers but `particles` has {len(indices)} "
+            "indices"
         )
     return indices, numbers
 
@@ -188,7 +189,7 @@ def _flags(atoms: Topology | Sequence[int], periodic: bool | Sequence[bool] | No
         if not isinstance(atoms, Topology):
             raise ValueError("OrbV3Force: `periodic` is missing: it must be given with atomic numbers")
         periodic = boxed
-    flags = list(periodic) if hasattr(periodic, "__len__") else [periodic] * 3
+    flags = list(periodic) if isinstance(periodic, Iterable) else [periodic] * 3
     if len(flags) != 3 or not all(flag in (True, False) for flag in flags):
         raise ValueError(f"OrbV3Force: `periodic` is {periodic!r} but must be one flag or three")
     if any(flags) and isinstance(atoms, Topology) and not boxed:

@@ -1,4 +1,6 @@
-"""OrbV3Force inside OpenMM's machinery: integrators, minimizer, barostat, collective variables, checkpoints."""
+"""OrbV3Force inside OpenMM's machinery: integrators, minimizer, barostat, CustomCVForce, checkpoints."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -98,6 +100,20 @@ def test_contexts_are_independent(model):
     systems.assert_same(systems.measure(contexts[0]), expected)
 
 
+def test_contexts_of_several_threads_may_run_together(model):
+    def dynamics(seed: int) -> np.ndarray:
+        context = systems.context_of(system_of(MOLECULE, model), MOLECULE.positions)
+        context.setVelocitiesToTemperature(300.0, seed)
+        context.getIntegrator().step(40)
+        return context.getState(positions=True).getPositions(asNumpy=True)._value
+
+    alone = [dynamics(seed) for seed in range(1, 5)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(dynamics, range(1, 5)))
+    np.testing.assert_array_equal(together, alone)
+    assert not np.array_equal(alone[0], alone[1])
+
+
 def test_reinitialize_takes_changes_of_the_system(model):
     system = system_of(MOLECULE, model)
     context = systems.context_of(system, MOLECULE.positions)
@@ -171,7 +187,8 @@ def test_collective_variables(model):
         systems.assert_same(
             systems.measure(context),
             systems.Result(
-                0.5 * stiffness * distance**2 / systems.KJ_PER_MOL, stiffness * distance * scale * alone.forces
+                0.5 * stiffness * distance**2 / systems.KJ_PER_MOL,
+                stiffness * distance * scale * alone.forces,
             ),
         )
         derivatives = context.getState(parameterDerivatives=True).getEnergyParameterDerivatives()
@@ -204,4 +221,7 @@ def test_rpmd_beads_each_have_their_force(model):
         state = integrator.getState(bead, getEnergy=True)
         energy = state.getPotentialEnergy()._value / systems.KJ_PER_MOL
         assert abs(energy - systems.predicted(atoms, model).energy) < 1e-9
+    before = evaluations()
     integrator.step(3)
+    assert evaluations() >= before + 3 * beads
+    assert context.getTime()._value == pytest.approx(3 * 0.00025)

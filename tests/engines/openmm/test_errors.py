@@ -49,6 +49,7 @@ def edited(force: OrbV3Force, old: str, new: str) -> openmm.Force:
         ({"particles": [0, 1, 1]}, "particle 1 was added twice"),
         ({"device": "gpu"}, "`gpu`"),
         ({"device": "cuda:x"}, "cuda:x"),
+        ({"device": "cuda:77"}, "cuda:77"),
         ({"charge": 0, "spin": 1}, "`tiny-conservative` does not depend on charge or spin, but"),
         ({"prefix": ""}, "`prefix` is empty"),
     ],
@@ -62,7 +63,8 @@ def test_misuse_is_refused(options, text, model):
 
 def test_unknown_elements_are_named(model):
     assert failure(OrbV3Force(model, [8, 118, 1], particles=[1, 0, 2], periodic=False)) == (
-        "OrbV3Force: particle 0 has atomic number 118, an element that model `tiny-conservative` does not know"
+        "OrbV3Force: particle 0 has atomic number 118, an element that model `tiny-conservative` does not "
+        "know"
     )
 
 
@@ -240,8 +242,8 @@ def test_another_torch_is_refused_by_name(model, tmp_path):
     torch_folder = fake_torch(tmp_path, "2.5.1+cu121")
     message = other_installation(model, tmp_path)
     assert (
-        f"OrbV3Force: orb_export was built for torch {torch.__version__} but torch 2.5.1+cu121 is installed in "
-        f"{torch_folder}: install orb-export again into the environment of this openmm (pip"
+        f"OrbV3Force: orb_export was built for torch {torch.__version__} but torch 2.5.1+cu121 is "
+        f"installed in {torch_folder}: install orb-export again into the environment of this openmm (pip"
     ) in message
 
 

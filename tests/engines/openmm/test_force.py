@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 openmm = pytest.importorskip("openmm", reason="needs the openmm wheel")
 
 from ase.build import molecule  # noqa: E402
-from openmm import app  # noqa: E402
+from openmm import app, unit  # noqa: E402
 from orb_export.artefact import sha256_of_file  # noqa: E402
 from orb_export.openmm import OrbV3Force, is_orbv3  # noqa: E402
 from orb_export.openmm.plugin import PLUGIN, plugin_path  # noqa: E402
@@ -133,9 +134,7 @@ def test_xml_without_charge_has_none(model):
 
 def test_xml_of_a_large_system_is_small(model):
     rng = np.random.default_rng(1)
-    force = OrbV3Force(
-        model, rng.integers(1, 90, 20_000), particles=rng.permutation(20_000), periodic=True
-    )
+    force = OrbV3Force(model, rng.integers(1, 90, 20_000), particles=rng.permutation(20_000), periodic=True)
     text = XML.serialize(force)
     assert len(text) < 1_000_000
     assert XML.serialize(XML.deserialize(text)) == text
@@ -207,6 +206,23 @@ def test_paths_may_have_any_characters(model, tmp_path):
 def test_paths_are_absolute(model, monkeypatch):
     monkeypatch.chdir(model.parent)
     assert OrbV3Force(model.name, [6], periodic=False).artefact == model
+
+
+def test_the_example_of_the_documentation_runs(model, tmp_path, monkeypatch):
+    ethanol = molecule("CH3CH2OH")
+    topology = app.Topology()
+    residue = topology.addResidue("ETH", topology.addChain())
+    for index, symbol in enumerate(ethanol.symbols):
+        topology.addAtom(f"{symbol}{index}", app.Element.getBySymbol(symbol), residue)
+    monkeypatch.chdir(tmp_path)
+    with open("ethanol.pdb", "w") as file:
+        app.PDBFile.writeFile(topology, ethanol.positions * unit.angstrom, file)
+    shutil.copy(model, "orb.pt2")
+    page = (Path(__file__).parents[3] / "docs" / "openmm.md").read_text()
+    (example,) = (block for block in re.findall("```python\n(.*?)```", page, re.DOTALL) if "PDBFile" in block)
+    names: dict = {}
+    exec(example, names)
+    assert names["simulation"].currentStep == 1000
 
 
 @pytest.mark.parametrize(
