@@ -195,9 +195,8 @@ def run_lammps(output: Path, steps: int) -> Thermo:
 
 def read_last_frame(path: Path, atoms: "Atoms") -> tuple["Atoms", NDArray[np.float64]]:
     """Structure and forces of LAMMPS's last frame, in its cell."""
-    lines = [
-        line.strip() for line in path.read_text().splitlines()
-    ]  # headers of some versions end in a blank
+    # some versions end a header with a blank
+    lines = [line.strip() for line in path.read_text().splitlines()]
     rows = np.array(
         [line.split() for line in lines[lines.index("ITEM: ATOMS id type x y z fx fy fz") + 1 :]], float
     )

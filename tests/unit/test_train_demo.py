@@ -31,6 +31,7 @@ def test_weights_are_a_small_float32_model_that_calls_itself_a_demonstration():
         120,
         torch.float32,
     )
+    assert model.config.elements == (3, 14, 29, 42)
     assert "not for production" in model.config.description
     assert "not for production" in CARD.read_text().lower()
 

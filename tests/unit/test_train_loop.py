@@ -10,7 +10,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.io import write
+from ase.io import read, write
 from orb_export.checkpoint import load
 from orb_export.commands import train
 from orb_export.train.config import TrainConfig
@@ -210,6 +210,7 @@ def test_command_trains_resumes_and_reports(path, tmp_path, capsys):
     report = json.loads((tmp_path / "run" / REPORT).read_text())
     model = load(tmp_path / "run" / MODEL)
     assert model.config.channels == TINY.channels
+    assert model.config.elements == tuple(sorted({z for atoms in read(path, ":") for z in atoms.numbers}))
     expected = errors(model, read_samples([f"{path}@6:"], TINY.max_neighbors))
     assert report[f"{path}@6:"] == pytest.approx(expected)
     assert f"{path}@6:: energy_mae" in capsys.readouterr().out

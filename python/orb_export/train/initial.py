@@ -35,6 +35,7 @@ def new_model(config: TrainConfig, samples: Sequence[Sample]) -> OrbV3:
             layers=config.layers,
             name=config.name,
             description=config.description,
+            elements=tuple(sorted({int(z) for sample in samples for z in sample.graph.numbers})),
         )
     )
     with torch.no_grad():

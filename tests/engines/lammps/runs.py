@@ -12,6 +12,8 @@ from ase.io.lammpsdata import write_lammps_data
 from orb_export.lammps import lammps
 from orb_export.lammps.inputs import boxed_for_lammps
 
+from tests.accuracy import within
+
 # LAMMPS's own constants of units metal and real: bar (atm) per eV/A^3 (kcal/mol/A^3), and kcal/mol per eV
 PRESSURE_UNIT = {"metal": 1.6021765e6, "real": 68568.415}
 ENERGY_UNIT = {"metal": 1.0, "real": 23.060549}
@@ -98,9 +100,16 @@ def evaluate(
         return measure(lmp, units)
 
 
-def assert_same(actual: Result, expected: Result, stress: bool = True) -> None:
-    n = len(expected.forces)
-    assert abs(actual.energy - expected.energy) / n < ENERGY_BAR
-    np.testing.assert_allclose(actual.forces, expected.forces, rtol=0, atol=FORCE_BAR)
+def assert_same(
+    actual: Result,
+    expected: Result,
+    stress: bool = True,
+    check: str = "LAMMPS and Python, float64",
+    bars: tuple[float, float, float] = (ENERGY_BAR, FORCE_BAR, STRESS_BAR),
+) -> None:
+    """All quantities within their bars; what was measured enters the accuracy table as `check`."""
+    energy = abs(actual.energy - expected.energy) / len(expected.forces)
+    assert within(check, "energy", energy, bars[0])
+    assert within(check, "forces", np.abs(actual.forces - expected.forces).max(), bars[1])
     if stress:
-        np.testing.assert_allclose(actual.stress, expected.stress, rtol=0, atol=STRESS_BAR)
+        assert within(check, "stress", np.abs(actual.stress - expected.stress).max(), bars[2])
