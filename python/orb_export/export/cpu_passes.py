@@ -3,8 +3,8 @@
 Both replace an ATen operation by one that computes the same numbers:
 
 * `index_add` becomes `orb_export::sum_rows`, because Inductor would write it as atomic additions.
-* float32 matrix products become oneDNN calls. MKL, which Inductor would call, leaves half of the machine
-  unused on processors that are not Intel's (425 against 210 GFLOP/s on two cores of an AMD EPYC).
+* float32 matrix products become oneDNN calls. MKL, which Inductor would call, runs at about half speed on
+  processors that are not Intel's (benchmarks/gemm.py); oneDNN has no such preference.
 """
 
 from typing import Any
