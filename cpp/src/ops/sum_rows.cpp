@@ -1,8 +1,8 @@
 // sum_rows(values, index, n): out[index[e]] += values[e], for compiled programs on the CPU.
 //
-// Inductor turns index_add into one atomic addition per element: ten times slower than ATen's own kernel,
-// which sorts the indices and gives each output row to one thread, and different in the last bits from run to
-// run. As an opaque op the sum stays with ATen.
+// Inductor turns index_add into one atomic addition per element, slow and different in the last bits from run
+// to run. ATen's own kernel sorts the indices and gives each output row to one thread; as an opaque op the
+// sum stays with it.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>

@@ -67,7 +67,9 @@ def trace(model: OrbV3) -> ExportedProgram:
         tracer = make_fx(contract_program(model), tracing_mode="symbolic", _allow_non_fake_inputs=True)
         traced = tracer(*inputs)
         program: ExportedProgram = export(traced, inputs, dynamic_shapes=shapes, strict=False)
-        program = program.run_decompositions()
+        table = torch.export.default_decompositions()
+        del table[torch.ops.aten.index_add.default]  # cpu_passes looks for it
+        program = program.run_decompositions(table)
         return program
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-_ZEROS = {torch.ops.aten.zeros.default, torch.ops.aten.new_zeros.default, torch.ops.aten.zeros_like.default}
+_FILLED = {torch.ops.aten.full.default, torch.ops.aten.full_like.default}  # what zeros decompose to
 
 
 def register_fakes() -> None:
@@ -57,7 +57,7 @@ def _keep_row_sum(node: Node) -> None:
     with graph.inserting_before(node):
         n = graph.call_function(torch.ops.aten.sym_size.int, (start, 0))
         total = graph.call_function(torch.ops.orb_export.sum_rows.default, (values, index, n))
-        if start.target not in _ZEROS:
+        if not (start.target in _FILLED and start.args[1] == 0):
             total = graph.call_function(torch.ops.aten.add.Tensor, (start, total))
     node.replace_all_uses_with(total)
     graph.erase_node(node)
