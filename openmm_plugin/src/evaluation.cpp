@@ -20,7 +20,7 @@ Evaluation::Evaluation(const OrbV3Force &force)
       periodic_(force.getPeriodicity()) {
   try {
     potential_ =
-        open_potential(force.getArtefact(), force.getSha256(), {force.getDevice(), force.getThreads()});
+        open_potential(force.getArtefact(), force.getSha256(), {force.getDevice(), force.getThreads(), 0});
   } catch (const std::exception &failure) {
     fail(failure.what());
   }

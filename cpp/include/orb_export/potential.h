@@ -29,6 +29,12 @@ struct Graph {
   double spin = 1.0;                     // multiplicity 2S+1; likewise
 };
 
+// What the host will read of the result; the rest may be left empty, which saves its computation.
+struct Request {
+  bool forces = true;    // forces, strain gradient and stress
+  bool confidence = true;
+};
+
 struct Result {
   double energy = 0.0;                        // eV
   std::vector<double> forces;                 // (n_atoms, 3) eV/angstrom
@@ -61,6 +67,7 @@ struct Metadata {
 struct Options {
   std::string device = "auto";    // auto | cpu | cuda | cuda:N; auto: the device the artefact was made for
   int threads = 0;                // of this process, for torch; 0 keeps torch's own choice
+  int64_t memory_limit = 0;       // bytes that an evaluation may use beyond the weights; 0: no limit
 };
 
 class ORB_EXPORT_API Potential {
@@ -68,7 +75,7 @@ class ORB_EXPORT_API Potential {
   virtual ~Potential() = default;
   virtual const Metadata &metadata() const = 0;
   // Throws std::invalid_argument for bad input and std::runtime_error for a failed or non-finite evaluation.
-  virtual Result evaluate(const Graph &graph) = 0;
+  virtual Result evaluate(const Graph &graph, const Request &request = {}) = 0;
 };
 
 // Throws std::invalid_argument, naming the file and both sides of whatever does not fit.

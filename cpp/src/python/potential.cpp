@@ -82,7 +82,10 @@ void bind_potential(py::module_ &m) {
       "load_potential",
       [](const std::string &path, const std::string &device, int threads) {
         py::gil_scoped_release release;
-        return load_potential(path, {device, threads});
+        Options options;
+        options.device = device;
+        options.threads = threads;
+        return load_potential(path, options);
       },
       py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0);
   m.def("runtime_versions", [] {

@@ -21,7 +21,7 @@ class CompiledPotential : public Potential {
 
   const Metadata &metadata() const override { return metadata_; }
 
-  Result evaluate(const Graph &graph) override {
+  Result evaluate(const Graph &graph, const Request &) override {
     check_graph(graph, metadata_);
     RawOutputs raw;
     try {
