@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "timings.h"
 #include "units.h"
 
 namespace orb_export::openmm {
@@ -17,7 +18,10 @@ namespace {
 Evaluation::Evaluation(const OrbV3Force &force)
     : particles_(force.getParticles()),
       numbers_(force.getAtomicNumbers().begin(), force.getAtomicNumbers().end()),
-      periodic_(force.getPeriodicity()) {
+      periodic_(force.getPeriodicity()),
+      scale_(force.getScaleParameter()),
+      charge_(force.hasChargeAndSpin() ? force.getChargeParameter() : ""),
+      spin_(force.hasChargeAndSpin() ? force.getSpinParameter() : "") {
   try {
     potential_ =
         open_potential(force.getArtefact(), force.getSha256(), {force.getDevice(), force.getThreads(), 0});
@@ -48,18 +52,32 @@ void Evaluation::check_charge_and_spin(const OrbV3Force &force) const {
     fail("model `" + model.model + "` does not depend on charge or spin, but `charge` and `spin` are given");
 }
 
-const Result &Evaluation::evaluate(const std::vector<OpenMM::Vec3> &positions, const OpenMM::Vec3 *box,
-                                   double charge, double spin) {
+const Result &Evaluation::evaluate(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
+                                   const OpenMM::Vec3 *box, const Request &wanted) {
   gather(positions, box);
-  current_.charge = charge;
-  current_.spin = spin;
-  if (!has_result_ || !(current_ == evaluated_)) {
-    has_result_ = false;
-    result_ = compute();
-    std::swap(current_, evaluated_);
-    has_result_ = true;
+  if (!charge_.empty()) {
+    current_.charge = context.getParameter(charge_);
+    current_.spin = context.getParameter(spin_);
   }
-  return result_;
+  auto *entry = cache_.find(current_);
+  if (!entry || !covers(entry->held, wanted)) {
+    const bool forces = wanted.forces || entry || !energy_suffices();
+    if (!entry) entry = &cache_.replace_older(current_);
+    entry->valid = false;
+    entry->held = {forces, forces};
+    entry->result = compute(entry->configuration, entry->held);
+    entry->valid = true;
+  }
+  entry->wanted_forces = entry->wanted_forces || wanted.forces;
+  return entry->result;
+}
+
+// Where OpenMM wants only the energy of a new configuration, as Monte Carlo moves do: the one after forces is
+// where the moves start, and its forces are needed if they are rejected; what follows is a trial. Forces of
+// a direct model are next to free.
+bool Evaluation::energy_suffices() const {
+  const auto &before = cache_.latest();
+  return before.valid && !before.wanted_forces && potential_->metadata().kind == "conservative";
 }
 
 void Evaluation::gather(const std::vector<OpenMM::Vec3> &positions, const OpenMM::Vec3 *box) {
@@ -77,11 +95,21 @@ void Evaluation::gather(const std::vector<OpenMM::Vec3> &positions, const OpenMM
     current_.box[entry] = kAngstromPerNm * box[entry / 3][static_cast<int>(entry % 3)];
 }
 
-Result Evaluation::compute() {
+const Edges &Evaluation::edges_of(const Configuration &configuration) {
+  auto &spent = timings();
+  const Stopwatch stopwatch(spent.graph_ns);
+  const auto before = builder_->rebuilds();
+  const auto &edges =
+      builder_->update(configuration.positions.data(), static_cast<int64_t>(particles_.size()),
+                       {configuration.box, periodic_});
+  spent.graph_builds += builder_->rebuilds() - before;
+  return edges;
+}
+
+Result Evaluation::compute(const Configuration &configuration, const Request &request) {
   const Edges *edges = nullptr;
   try {
-    edges = &builder_->update(current_.positions.data(), static_cast<int64_t>(particles_.size()),
-                              {current_.box, periodic_});
+    edges = &edges_of(configuration);
     Graph graph;
     graph.n_atoms = static_cast<int64_t>(particles_.size());
     graph.n_edges = edges->size();
@@ -89,11 +117,11 @@ Result Evaluation::compute() {
     graph.centers = edges->centers.data();
     graph.neighbors = edges->neighbors.data();
     graph.vectors = edges->vectors.data();
-    graph.positions = current_.positions.data();
-    graph.cell = current_.box;
-    graph.charge = current_.charge;
-    graph.spin = current_.spin;
-    return potential_->evaluate(graph);
+    graph.positions = configuration.positions.data();
+    graph.cell = configuration.box;
+    graph.charge = configuration.charge;
+    graph.spin = configuration.spin;
+    return potential_->evaluate(graph, request);
   } catch (const std::exception &failure) {
     explain(failure.what(), edges);
   }

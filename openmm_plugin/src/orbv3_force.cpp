@@ -1,5 +1,8 @@
 #include "orbv3_force.h"
 
+#include <openmm/OpenMMException.h>
+#include <openmm/internal/ContextImpl.h>
+
 #include <algorithm>
 
 #include "orbv3_force_impl.h"
@@ -23,6 +26,16 @@ void OrbV3Force::setDefaultChargeAndSpin(double charge, double spin) {
   hasChargeAndSpin_ = true;
   charge_ = charge;
   spin_ = spin;
+}
+
+const Result &OrbV3Force::evaluate(OpenMM::Context &context) const {
+  auto &impl = getContextImpl(context);
+  for (auto *candidate : impl.getForceImpls())
+    if (&candidate->getOwner() == this) return static_cast<OrbV3ForceImpl *>(candidate)->evaluate(impl);
+  throw OpenMM::OpenMMException(
+      "OrbV3Force: evaluate: `context` does not have this force but perhaps a copy of it: take the force "
+      "from "
+      "context.getSystem()");
 }
 
 OpenMM::ForceImpl *OrbV3Force::createImpl() const { return new OrbV3ForceImpl(*this); }

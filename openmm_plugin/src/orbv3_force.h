@@ -71,6 +71,13 @@ class ORB_EXPORT_API OrbV3Force : public OpenMM::Force {
   std::string getChargeParameter() const { return prefix_ + "_charge"; }
   std::string getSpinParameter() const { return prefix_ + "_spin"; }
 
+  /**
+   * Energy, forces, strain gradient and confidence at the present positions of a Context with this force, in
+   * units of the model, for the particles in the order of the force, without the scale. Evaluates the
+   * potential only if the Context has not just done so; valid until the Context evaluates again.
+   */
+  const Result &evaluate(OpenMM::Context &context) const;
+
  protected:
   OpenMM::ForceImpl *createImpl() const override;
 

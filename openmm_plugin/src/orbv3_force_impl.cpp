@@ -6,8 +6,6 @@
 
 #include <cmath>
 
-#include "orbv3_kernels.h"
-
 namespace orb_export::openmm {
 namespace {
 

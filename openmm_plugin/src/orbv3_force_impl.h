@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "orbv3_force.h"
+#include "orbv3_kernels.h"
 
 namespace orb_export::openmm {
 
@@ -22,6 +23,10 @@ class OrbV3ForceImpl : public OpenMM::ForceImpl {
                              int groups) override;
   std::map<std::string, double> getDefaultParameters() override;
   std::vector<std::string> getKernelNames() override;
+  // See CalcOrbV3ForceKernel.
+  const Result &evaluate(OpenMM::ContextImpl &context) {
+    return kernel_.getAs<CalcOrbV3ForceKernel>().evaluate(context);
+  }
 
  private:
   const OrbV3Force &owner_;

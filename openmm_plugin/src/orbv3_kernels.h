@@ -19,6 +19,9 @@ class CalcOrbV3ForceKernel : public OpenMM::KernelImpl {
   virtual void initialize(const OpenMM::System &system, const OrbV3Force &force) = 0;
   /** Adds to the forces if asked to; returns the energy in kJ/mol. */
   virtual double execute(OpenMM::ContextImpl &context, bool includeForces, bool includeEnergy) = 0;
+  /** Energy, forces, strain gradient and confidence in units of the model, without the scale; adds nothing.
+   */
+  virtual const Result &evaluate(OpenMM::ContextImpl &context) = 0;
 };
 
 }    // namespace orb_export::openmm

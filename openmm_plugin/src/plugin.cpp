@@ -1,4 +1,4 @@
-// What OpenMM calls when it loads its plugins, and what the Python face calls through ctypes.
+// What OpenMM calls when it loads its plugins.
 #include <openmm/Platform.h>
 #include <openmm/PluginInitializer.h>
 #include <openmm/reference/ReferencePlatform.h>
@@ -9,7 +9,6 @@
 #include "orbv3_force.h"
 #include "orbv3_force_proxy.h"
 #include "reference_kernel.h"
-#include "shared_potential.h"
 
 namespace {
 namespace plugin = orb_export::openmm;
@@ -43,10 +42,3 @@ extern "C" ORB_EXPORT_API void registerKernelFactories() {
 extern "C" ORB_EXPORT_API int orbv3_openmm_registered() { return registered; }
 
 extern "C" ORB_EXPORT_API const char *orbv3_openmm_release() { return ORBV3_OPENMM_RELEASE; }
-
-// `force`: an OpenMM::Force.
-extern "C" ORB_EXPORT_API int orbv3_openmm_is_orbv3(const void *force) {
-  return dynamic_cast<const plugin::OrbV3Force *>(static_cast<const OpenMM::Force *>(force)) != nullptr;
-}
-
-extern "C" ORB_EXPORT_API int64_t orbv3_openmm_evaluations() { return plugin::evaluations(); }

@@ -3,28 +3,32 @@
 #include <openmm/OpenMMException.h>
 #include <openmm/reference/ReferencePlatform.h>
 
+#include "timings.h"
 #include "units.h"
 
 namespace orb_export::openmm {
 
+namespace {
+
+const auto &data_of(OpenMM::ContextImpl &context) {
+  return *static_cast<OpenMM::ReferencePlatform::PlatformData *>(context.getPlatformData());
+}
+
+}    // namespace
+
 void ReferenceCalcOrbV3ForceKernel::initialize(const OpenMM::System &, const OrbV3Force &force) {
   evaluation_ = std::make_unique<Evaluation>(force);
-  has_charge_and_spin_ = force.hasChargeAndSpin();
-  scale_ = force.getScaleParameter();
-  charge_ = force.getChargeParameter();
-  spin_ = force.getSpinParameter();
 }
 
 double ReferenceCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool includeForces, bool) {
-  const auto &data = *static_cast<OpenMM::ReferencePlatform::PlatformData *>(context.getPlatformData());
-  const double charge = has_charge_and_spin_ ? context.getParameter(charge_) : 0.0;
-  const double spin = has_charge_and_spin_ ? context.getParameter(spin_) : 1.0;
-  const double scale = context.getParameter(scale_);
-  const auto &result = evaluation_->evaluate(*data.positions, data.periodicBoxVectors, charge, spin);
+  const Stopwatch stopwatch(timings().total_ns);
+  const auto &data = data_of(context);
+  const double scale = evaluation_->scale(context);
+  const auto &result =
+      evaluation_->evaluate(context, *data.positions, data.periodicBoxVectors, {includeForces, false});
 
-  const double energy = kKJPerMolPerEV * result.energy;
-  const double force_unit = scale * kKJPerMolPerEV * kAngstromPerNm;
   if (includeForces) {
+    const double force_unit = scale * kKJPerMolPerEV * kAngstromPerNm;
     const auto &particles = evaluation_->particles();
     for (size_t k = 0; k < particles.size(); ++k) {
       const double *const force = &result.forces[3 * k];
@@ -32,8 +36,15 @@ double ReferenceCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool
           OpenMM::Vec3(force[0], force[1], force[2]) * force_unit;
     }
   }
-  (*data.energyParameterDerivatives)[scale_] += energy;
+  const double energy = kKJPerMolPerEV * result.energy;
+  (*data.energyParameterDerivatives)[evaluation_->scale_parameter()] += energy;
   return scale * energy;
+}
+
+const Result &ReferenceCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context) {
+  const Stopwatch stopwatch(timings().total_ns);
+  const auto &data = data_of(context);
+  return evaluation_->evaluate(context, *data.positions, data.periodicBoxVectors, {true, true});
 }
 
 OpenMM::KernelImpl *ReferenceOrbV3KernelFactory::createKernelImpl(std::string name,

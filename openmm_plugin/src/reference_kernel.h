@@ -15,11 +15,10 @@ class ReferenceCalcOrbV3ForceKernel : public CalcOrbV3ForceKernel {
   using CalcOrbV3ForceKernel::CalcOrbV3ForceKernel;
   void initialize(const OpenMM::System &system, const OrbV3Force &force) override;
   double execute(OpenMM::ContextImpl &context, bool includeForces, bool includeEnergy) override;
+  const Result &evaluate(OpenMM::ContextImpl &context) override;
 
  private:
   std::unique_ptr<Evaluation> evaluation_;
-  bool has_charge_and_spin_ = false;
-  std::string scale_, charge_, spin_;    // names of the parameters
 };
 
 class ReferenceOrbV3KernelFactory : public OpenMM::KernelFactory {

@@ -2,15 +2,14 @@
 
 #include <orb_export/open_runtime.h>
 
-#include <atomic>
 #include <map>
 #include <stdexcept>
 #include <tuple>
 
+#include "timings.h"
+
 namespace orb_export::openmm {
 namespace {
-
-std::atomic<int64_t> n_evaluations{0};
 
 // This plugin lies in <site-packages>/OpenMM.libs/lib/plugins, and orb_export in <site-packages>.
 const Runtime &runtime() {
@@ -26,22 +25,24 @@ const Runtime &runtime() {
 
 }    // namespace
 
-Result SharedPotential::evaluate(const Graph &graph) {
+Result SharedPotential::evaluate(const Graph &graph, const Request &request) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  ++n_evaluations;
-  return potential_->evaluate(graph);
+  auto &spent = timings();
+  ++spent.evaluations;
+  if (!request.forces) ++spent.energy_evaluations;
+  const Stopwatch stopwatch(spent.model_ns);
+  return potential_->evaluate(graph, request);
 }
-
-int64_t evaluations() { return n_evaluations; }
 
 std::shared_ptr<SharedPotential> open_potential(const std::string &path, const std::string &sha256,
                                                 const Options &options) {
   static std::mutex mutex;
-  static std::map<std::tuple<std::string, std::string, std::string, int>, std::weak_ptr<SharedPotential>>
-      open;
+  using Key = std::tuple<std::string, std::string, std::string, int, int64_t>;
+  static std::map<Key, std::weak_ptr<SharedPotential>> open;
+  const Key key{path, sha256, options.device, options.threads, options.memory_limit};
   const std::lock_guard<std::mutex> lock(mutex);
 
-  auto found = open.find({path, sha256, options.device, options.threads});
+  auto found = open.find(key);
   if (found != open.end())
     if (auto potential = found->second.lock()) return potential;
 
@@ -50,7 +51,7 @@ std::shared_ptr<SharedPotential> open_potential(const std::string &path, const s
   if (!sha256.empty() && actual != sha256)
     throw std::invalid_argument("the artefact " + path + " has SHA-256 " + actual +
                                 " but the force was made for " + sha256 + ": another file has its place");
-  if (!sha256.empty()) open[{path, sha256, options.device, options.threads}] = potential;
+  if (!sha256.empty()) open[key] = potential;
   return potential;
 }
 

@@ -14,7 +14,7 @@ class SharedPotential {
   explicit SharedPotential(std::unique_ptr<Potential> potential) : potential_(std::move(potential)) {}
   const Metadata &metadata() const { return potential_->metadata(); }
   // One Context at a time: OpenMM lets those of different Python threads run together.
-  Result evaluate(const Graph &graph);
+  Result evaluate(const Graph &graph, const Request &request);
 
  private:
   std::unique_ptr<Potential> potential_;
@@ -25,8 +25,5 @@ class SharedPotential {
 // any, and always opened). Throws std::invalid_argument and std::runtime_error.
 std::shared_ptr<SharedPotential> open_potential(const std::string &path, const std::string &sha256,
                                                 const Options &options);
-
-// How often potentials were evaluated in this process.
-int64_t evaluations();
 
 }    // namespace orb_export::openmm

@@ -11,6 +11,7 @@ import openmm
 from openmm.app import Topology
 
 from orb_export.artefact import sha256_of_file
+from orb_export.openmm import results
 from orb_export.openmm.plugin import library
 
 _VERSION = "1"  # of the XML, orbv3_force_proxy.cpp
@@ -102,6 +103,18 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OrbV3Force":
         return self.cast(openmm.XmlSerializer.clone(self))
+
+    def evaluate(self, context: openmm.Context) -> results.Evaluation:
+        """Energy, forces, strain gradient and confidence at the present positions and box of a Context.
+
+        Costs nothing when the Context has just computed the forces of this force, and the next step then
+        costs no evaluation either. The force must be the one in the System of the Context:
+        ``OrbV3Force.cast(context.getSystem().getForce(i))``; for a collective variable, in the System of
+        ``CustomCVForce.getInnerContext(context)``.
+
+        Raises OpenMMException when it is not, and when the evaluation fails; TypeError.
+        """
+        return results.evaluate(self, context)
 
     @property
     def artefact(self) -> Path:

@@ -42,7 +42,11 @@ def library() -> ctypes.CDLL:
     opened = ctypes.CDLL(str(path))
     opened.orbv3_openmm_release.restype = ctypes.c_char_p
     opened.orbv3_openmm_is_orbv3.argtypes = [ctypes.c_void_p]
-    opened.orbv3_openmm_evaluations.restype = ctypes.c_int64
+    opened.orbv3_openmm_num_particles.argtypes = [ctypes.c_void_p]
+    opened.orbv3_openmm_evaluate.argtypes = 6 * [ctypes.c_void_p]
+    opened.orbv3_openmm_failure.restype = ctypes.c_char_p
+    opened.orbv3_openmm_timings.argtypes = 2 * [ctypes.c_void_p]
+    opened.orbv3_openmm_timings.restype = None
     if not opened.orbv3_openmm_registered():
         openmm.Platform.loadPluginLibrary(str(path))
     if not opened.orbv3_openmm_registered():
@@ -51,9 +55,3 @@ def library() -> ctypes.CDLL:
             f"this is OpenMM {openmm.Platform.getOpenMMVersion()}: install orb-export again beside it"
         )
     return opened
-
-
-def evaluations() -> int:
-    """How often potentials were evaluated in this process, by all forces and Contexts together."""
-    count: int = library().orbv3_openmm_evaluations()
-    return count
