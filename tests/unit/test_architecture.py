@@ -18,7 +18,8 @@ LAYERS = [
     ["graph"],
     ["model"],
     ["variants", "checkpoint", "artefact"],
-    ["export", "train", "ase", "lammps", "openmm"],
+    ["export", "train", "ase", "lammps"],
+    ["openmm"],  # its openmm-ml potentials export published models on first use
     ["commands", "demo"],
     ["cli"],
 ]

@@ -1,9 +1,12 @@
 """OpenMM with Orb-v3: `OrbV3Force`, a force for all or some particles of a System.
 
-Nothing here loads torch; the plugin opens it when a Context is created.
+Nothing here loads torch; the plugin opens it when a Context is created. The tag `<OrbV3Force>` of OpenMM's
+ForceField is known once `orb_export.openmm.forcefield` is loaded.
 """
 
+from orb_export.openmm import forcefield as _forcefield  # noqa: F401  # makes the tag known
 from orb_export.openmm.force import OrbV3Force, is_orbv3
+from orb_export.openmm.linkatoms import add_link_atoms
 from orb_export.openmm.results import Evaluation, Timings, evaluations, timings
 
-__all__ = ["Evaluation", "OrbV3Force", "Timings", "evaluations", "is_orbv3", "timings"]
+__all__ = ["Evaluation", "OrbV3Force", "Timings", "add_link_atoms", "evaluations", "is_orbv3", "timings"]
