@@ -140,7 +140,7 @@ def _check_region_charge(system: openmm.System, region: Sequence[int], charge: f
     for force in system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             charges = (force.getParticleParameters(index)[0] for index in region)
-            net = sum(one.value_in_unit(unit.elementary_charge) for one in charges)
+            net = round(sum(one.value_in_unit(unit.elementary_charge) for one in charges), 3) + 0.0
             if abs(net - charge) > 0.5:
                 warnings.warn(
                     f"createSystem: `orbCharge` is {charge:g} but the charges of the region in the other "

@@ -67,6 +67,7 @@ class OrbV3Generator:
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
+        self.attached = False
         self._elements: list[ElementTree.Element] = []
 
     @staticmethod
@@ -77,7 +78,6 @@ class OrbV3Generator:
             generator = OrbV3Generator()
             forcefield.registerGenerator(generator)
             forcefield.registerTemplateGenerator(_add_template)
-            forcefield.registerScript(_SCRIPT)
         generator._add(element)
 
     def _add(self, element: ElementTree.Element) -> None:
@@ -97,7 +97,9 @@ class OrbV3Generator:
                 )
 
     def createForce(self, *arguments: Any) -> None:
-        """OpenMM asks every generator for its force; ours comes last, with `finish`."""
+        """OpenMM asks every generator for its force; ours comes last, with `finish`. Raises ValueError."""
+        if not self.attached:  # and in a process that has not loaded this module the tag would be skipped
+            raise ValueError(f'<{TAG}>: `<Include file="orbv3.xml"/>` is missing beside the tag')
 
     def options(self, keywords: Mapping[str, Any]) -> dict[str, Any]:
         """Attributes, each replaced by the keyword of createSystem where that was given."""
@@ -117,10 +119,19 @@ host.parsers[TAG] = OrbV3Generator.parseElement
 
 
 def attach(forcefield: ForceField, trees: Iterable[Any]) -> None:
-    """Parse the tags of `trees` that OpenMM has skipped because this module was not loaded yet."""
+    """Called by orbv3.xml when it is loaded, with all `trees` of one call of loadFile.
+
+    Parses the tags that OpenMM has skipped because this module was not loaded yet, and registers our script
+    behind those of the other files: implicit solvents are added by scripts too.
+    """
     for tree in trees:
         for element in tree.getroot().findall(TAG):
             OrbV3Generator.parseElement(element, forcefield)
+    generator = _generator(forcefield)
+    assert generator is not None  # orbv3.xml has a tag itself
+    if not generator.attached:
+        generator.attached = True
+        forcefield.registerScript(_SCRIPT)
 
 
 def finish(

@@ -61,7 +61,7 @@ def solvated(model: str = "tip3p") -> Structure:
     structure = dipeptide()
     modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
     modeller.addSolvent(
-        app.ForceField("amber14-all.xml", f"amber14/{model}.xml"),
+        app.ForceField("amber14/protein.ff14SB.xml", f"amber14/{model}.xml"),
         model=model,
         boxSize=openmm.Vec3(1.9, 1.9, 1.9) * unit.nanometer,
     )
