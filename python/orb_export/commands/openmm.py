@@ -207,17 +207,36 @@ def _start(args: argparse.Namespace, settings: "Settings") -> Any:
             f"openmm: `{args.output}` holds a run already: --restart continues it, --overwrite replaces it"
         )
     record = read_metadata(args.model)
-    structure = _read(args)
-    seen: set[Finding] = set()
-    if args.solvate:  # its errors would only be found later, in the box
-        seen = _report(args, structure, settings, record, seen)
-        structure = _solvated(args, structure)
-    _report(args, structure, settings, record, seen)
+    structure = _structure(args, settings, record)
+    _report(args, _findings(structure, settings, record))
     if args.check_only:
         print(f"{args.structure}: {len(structure.numbers)} atoms, nothing that forbids a run")
         return None
     identity = simulate.identity_of(args.structure, args.model, settings, _prepared(args))
     return simulate.start(structure, args.model, args.output, settings, identity)
+
+
+def _structure(args: argparse.Namespace, settings: "Settings", record: dict[str, Any]) -> "Structure":
+    from orb_export.openmm.solvate import add_missing, kept_atoms, relaxed, unknown_residues
+
+    original = structure = _read(args)
+    if args.fix:
+        structure = add_missing(structure, args.structure, ph=args.ph, seed=args.seed)
+    if args.solvate:
+        # what is wrong with the solute would otherwise come up as a riddle of the force field
+        findings = [finding for finding in _findings(structure, settings, record) if finding.level == "error"]
+        _report(args, findings)
+        structure = _solvated(args, structure)
+    if not (args.fix or args.solvate):
+        return structure
+    if names := unknown_residues(structure):
+        print(
+            f"orb-export: note [contacts]: added atoms are not relaxed, since the force field does not know "
+            f"{', '.join(names)}: --minimize does it with the model",
+            file=sys.stderr,
+        )
+        return structure
+    return relaxed(structure, kept_atoms(structure, original))
 
 
 def _read(args: argparse.Namespace) -> "Structure":
@@ -226,10 +245,6 @@ def _read(args: argparse.Namespace) -> "Structure":
 
     if structures.is_biomolecular(args.structure):
         structure = structures.read_biomolecular(args.structure)
-        if args.fix:
-            from orb_export.openmm.solvate import add_missing
-
-            structure = add_missing(structure, args.structure, ph=args.ph, seed=args.seed)
     elif args.fix:
         raise ValueError("openmm: --fix needs residues: a PDB or mmCIF file")
     else:
@@ -249,29 +264,27 @@ def _solvated(args: argparse.Namespace, structure: "Structure") -> "Structure":
     )
 
 
-def _report(
-    args: argparse.Namespace,
-    structure: "Structure",
-    settings: "Settings",
-    record: dict[str, Any],
-    seen: "set[Finding]",
-) -> "set[Finding]":
-    """Print what the checks find and was not printed before; ValueError when errors are not to be ignored."""
-    from orb_export.openmm.preflight import CHECKS, Plan, examine
+def _findings(structure: "Structure", settings: "Settings", record: dict[str, Any]) -> "list[Finding]":
+    from orb_export.openmm.preflight import Plan, examine
 
-    if unknown := sorted(set(args.ignore) - set(CHECKS)):
-        raise ValueError(f"openmm: --ignore {unknown[0]} is none of the checks {', '.join(CHECKS)}")
     plan = Plan(
         charge=structure.charge if settings.charge is None else settings.charge,
         spin=structure.spin if settings.spin is None else settings.spin,
         timestep=settings.timestep,
         needs_energy=settings.minimize > 0 or settings.monte_carlo,
     )
-    findings = set(examine(structure, record, plan))
-    for finding in sorted(findings - seen):
+    return examine(structure, record, plan)
+
+
+def _report(args: argparse.Namespace, findings: "list[Finding]") -> None:
+    """Print what the checks have found; ValueError when there are errors that are not to be ignored."""
+    from orb_export.openmm.preflight import CHECKS
+
+    if unknown := sorted(set(args.ignore) - set(CHECKS)):
+        raise ValueError(f"openmm: --ignore {unknown[0]} is none of the checks {', '.join(CHECKS)}")
+    for finding in findings:
         print(f"orb-export: {finding}", file=sys.stderr)
     errors = sorted({finding.check for finding in findings if finding.level == "error"} - set(args.ignore))
     if errors and not args.force:
         ways = " ".join(f"--ignore {check}" for check in errors)
         raise ValueError(f"openmm: the structure has errors ({', '.join(errors)}); {ways} runs it as it is")
-    return findings | seen

@@ -137,7 +137,19 @@ def _standard_hydrogens() -> dict[str, dict[str, int]]:
 
 
 def _spin(structure: Structure, record: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
-    if not record["has_charge_spin"] or plan.charge is None or plan.spin is None:
+    if not record["has_charge_spin"]:
+        if plan.charge is not None or plan.spin is not None:
+            yield Finding(
+                "note", "spin", f"{record['model']} does not depend on charge or spin: they are not used"
+            )
+        return
+    if plan.charge is None or plan.spin is None:
+        missing = " and ".join(f"--{name}" for name in ("charge", "spin") if getattr(plan, name) is None)
+        yield Finding(
+            "error",
+            "spin",
+            f"{record['model']} depends on total charge and spin multiplicity: give {missing}",
+        )
         return
     if plan.charge != round(plan.charge) or plan.spin != round(plan.spin) or plan.spin < 1:
         yield Finding(

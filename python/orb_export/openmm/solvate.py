@@ -94,14 +94,13 @@ def add_water(
         ValueError: the force field does not know the structure and `charge` is missing.
     """
     force_field: Any = app.ForceField(*FORCE_FIELD)
-    if charge is not None or force_field.getUnmatchedResidues(structure.topology):
-        if charge is None:
-            names = {residue.name for residue in force_field.getUnmatchedResidues(structure.topology)}
-            raise ValueError(
-                f"solvate: `charge` is missing: {', '.join(sorted(names))} is unknown to the force field, so "
-                "the charge that ions must balance has to be given"
-            )
+    if charge is not None:
         force_field = _Shapes(charge)
+    elif names := unknown_residues(structure):
+        raise ValueError(
+            f"solvate: `charge` is missing: {', '.join(names)} is unknown to the force field, so the charge "
+            "that ions must balance has to be given"
+        )
     modeller = app.Modeller(structure.topology, structure.positions * unit.nanometer)
     size = (
         {"padding": padding * unit.nanometer}
@@ -120,10 +119,11 @@ def relaxed(structure: Structure, fixed: Collection[int] = (), iterations: int =
 
     Raises ValueError when the force field does not know a residue.
     """
+    if names := unknown_residues(structure):
+        raise ValueError(
+            f"solvate: the force field does not know {', '.join(names)}, so added atoms cannot be relaxed"
+        )
     force_field = app.ForceField(*FORCE_FIELD)
-    if unknown := force_field.getUnmatchedResidues(structure.topology):
-        names = ", ".join(sorted({residue.name for residue in unknown}))
-        raise ValueError(f"solvate: the force field does not know {names}, so added atoms cannot be relaxed")
     periodic = all(structure.periodic)
     system = force_field.createSystem(
         structure.topology,
@@ -139,6 +139,32 @@ def relaxed(structure: Structure, fixed: Collection[int] = (), iterations: int =
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, iterations)
     positions = in_nanometers(context.getState(positions=True).getPositions(asNumpy=True))
     return structure._replace(positions=positions)
+
+
+def formal_charge(structure: Structure) -> int:
+    """Total charge by the force field, e. Raises ValueError when that does not know a residue."""
+    if names := unknown_residues(structure):
+        raise ValueError(
+            f"solvate: the force field does not know {', '.join(names)}, so the charge is unknown"
+        )
+    system = app.ForceField(*FORCE_FIELD).createSystem(structure.topology)
+    (nonbonded,) = (force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
+    charges = [nonbonded.getParticleParameters(k)[0]._value for k in range(nonbonded.getNumParticles())]
+    return round(sum(charges))
+
+
+def unknown_residues(structure: Structure) -> list[str]:
+    """Names of residues that the force field does not know."""
+    unmatched = app.ForceField(*FORCE_FIELD).getUnmatchedResidues(structure.topology)
+    return sorted({residue.name for residue in unmatched})
+
+
+def kept_atoms(structure: Structure, original: Structure) -> list[int]:
+    """Atoms of a structure that lie where `original` has an atom: those that were not added or moved."""
+    from scipy.spatial import cKDTree
+
+    distances, _ = cKDTree(original.positions).query(structure.positions, distance_upper_bound=1e-5)
+    return [int(index) for index in np.flatnonzero(np.isfinite(distances))]
 
 
 class _Shapes:
