@@ -125,10 +125,11 @@ def relaxed(structure: Structure, fixed: Collection[int] = (), iterations: int =
         )
     force_field = app.ForceField(*FORCE_FIELD)
     periodic = all(structure.periodic)
+    cutoff = 0.9 if structure.box is None else min(0.9, 0.49 * float(np.diag(structure.box).min()))
     system = force_field.createSystem(
         structure.topology,
         nonbondedMethod=app.PME if periodic else app.CutoffNonPeriodic,
-        nonbondedCutoff=0.9 * unit.nanometer,
+        nonbondedCutoff=cutoff * unit.nanometer,
         constraints=None,
         rigidWater=False,
     )
