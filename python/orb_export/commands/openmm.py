@@ -129,6 +129,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"openmm: `--steps` is {args.steps} but must not be negative")
     if args.restart and args.overwrite:
         raise ValueError("openmm: give --restart or --overwrite, not both")
+    if args.restart and args.check_only:
+        raise ValueError("openmm: --check-only is for new runs, not for --restart")
     if args.restart:
         dynamics = _resume(args, settings)
     else:
