@@ -14,7 +14,7 @@ from openmm import unit
 from openmm.app import ForceField, Topology
 from openmm.app import forcefield as host
 
-from orb_export.openmm.embedding import add_to_all, add_to_region
+from orb_export.openmm.mixed import add_to_all, add_to_region
 from orb_export.openmm.regions import select
 
 TAG = "OrbV3Force"

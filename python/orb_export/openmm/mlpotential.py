@@ -11,8 +11,8 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from orb_export import variants
 from orb_export.artefact import SUFFIXES, read_metadata, sha256_of_file
-from orb_export.openmm.embedding import check_multiplicity
 from orb_export.openmm.force import OrbV3Force
+from orb_export.openmm.mixed import check_multiplicity
 
 _log = logging.getLogger(__name__)
 

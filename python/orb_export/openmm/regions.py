@@ -43,15 +43,17 @@ def select(topology: Topology, region: Region) -> list[int]:
         indices = {atom.index for atom in atoms if chosen(atom)}
     elif callable(region):
         indices = {atom.index for atom in atoms if region(atom)}
-    else:
+    elif isinstance(region, Iterable):  # Topology's own objects are none
         indices = set(_indices(atoms, region))
+    else:
+        indices = set(_indices(atoms, [region]))
     if not indices:
         raise ValueError(f"region: `region` is {region!r}, which is none of the {len(atoms)} atoms")
     return sorted(indices)
 
 
-def _indices(atoms: list[Any], region: Any) -> Iterable[int]:
-    for part in [region] if isinstance(region, Atom | Residue | Chain) else region:
+def _indices(atoms: list[Any], region: Iterable[Any]) -> Iterable[int]:
+    for part in region:
         members = [part] if isinstance(part, Atom) else part
         if isinstance(part, Residue | Chain):
             members = part.atoms()

@@ -15,10 +15,12 @@ from ase.build import bulk, molecule
 from openmm import app, unit
 from orb_export.openmm import OrbV3Force, is_orbv3
 
+from tests.engines.lammps.structures import CASES
 from tests.engines.openmm.peptides import dipeptide, solvated
 from tests.engines.openmm.systems import assert_same, boxed_for_openmm, context_of, measure, predicted
 
 CHECK = "OpenMM: ForceField against Python, float64"
+BOXED = {name: boxed_for_openmm(atoms) for name, atoms in CASES.items()}
 
 
 def topology_of(atoms: Atoms, residues: str = "one") -> app.Topology:
@@ -56,11 +58,18 @@ def written(tmp_path, attributes: str, name: str = "mine.xml") -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("case", BOXED)
 @pytest.mark.parametrize("residues", ["one", "each"])
-def test_a_crystal_without_bonds_has_the_forces_of_the_model(model, residues):
-    atoms = crystal()
-    system = alone(topology_of(atoms, residues), model)
+def test_atoms_without_bonds_have_the_forces_of_the_model(case, residues, model):
+    atoms = BOXED[case]
+    system = alone(topology_of(atoms, residues), model, orbPeriodic=list(atoms.pbc))
     assert_same(measure(context_of(system, atoms.positions)), predicted(atoms, model), CHECK)
+
+
+def test_a_compiled_artefact_has_the_forces_of_the_model(compiled_model):
+    atoms = crystal()
+    system = alone(topology_of(atoms), compiled_model)
+    assert_same(measure(context_of(system, atoms.positions)), predicted(atoms, compiled_model), CHECK)
 
 
 def test_a_molecule_without_a_box_has_the_forces_of_the_model(model):

@@ -26,7 +26,7 @@ from tests.accuracy import within
 from tests.engines.openmm.conftest import random_model
 from tests.engines.openmm.peptides import dipeptide, solvated
 from tests.engines.openmm.systems import assert_same, context_of, measure, predicted
-from tests.engines.openmm.test_forcefield import crystal, force_in, topology_of
+from tests.engines.openmm.test_forcefield import BOXED, crystal, force_in, topology_of
 
 FILES = ("amber14/protein.ff14SB.xml", "amber14/tip3p.xml")
 RELATIVE = 1e-6
@@ -69,10 +69,10 @@ def energy(system: openmm.System, positions, **parameters) -> float:
     return context.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
 
 
-@pytest.mark.parametrize("case", ["crystal", "molecule"])
+@pytest.mark.parametrize("case", BOXED)
 def test_a_system_has_the_forces_of_the_model(model, potential, case):
-    atoms = crystal() if case == "crystal" else molecule("CH3CH2OH")
-    system = potential.createSystem(topology_of(atoms))
+    atoms = BOXED[case]
+    system = potential.createSystem(topology_of(atoms), periodic=list(atoms.pbc))
     check = "OpenMM: MLPotential against Python, float64"
     assert_same(measure(context_of(system, atoms.positions)), predicted(atoms, model), check)
 

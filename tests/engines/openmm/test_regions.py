@@ -48,7 +48,7 @@ def test_a_selection_is_these_atoms(topology, selection, expected):
 def test_atoms_residues_chains_indices_and_functions_are_regions(topology):
     atoms, residues, chains = map(list, (topology.atoms(), topology.residues(), topology.chains()))
     assert select(topology, [9, 3, 3]) == [3, 9]
-    assert select(topology, atoms[4]) == [4]
+    assert select(topology, atoms[4]) == select(topology, 4) == [4]
     assert select(topology, residues[3]) == [22]
     assert select(topology, chains[1]) == [22, 23, 24, 25, 26]
     assert select(topology, [residues[3], atoms[1], 0]) == [0, 1, 22]
@@ -79,7 +79,7 @@ def test_a_region_without_sense_says_why(topology, region, message):
         select(topology, region)
 
 
-@pytest.mark.parametrize("region", [["CA"], [1.0], [True]])
+@pytest.mark.parametrize("region", [["CA"], [1.0], [True], 1.5, None])
 def test_a_region_of_other_things_is_a_type_error(topology, region):
     with pytest.raises(TypeError, match="`region` has"):
         select(topology, region)

@@ -63,6 +63,7 @@ def add_to_region(
         raise ImportError(
             f"createSystem: `orbRegion` needs openmm-ml ({error}): pip install 'openmmml>=1.8'"
         ) from error
+    region = _with_extra_particles(system, topology, region)
     _check_forces(system, topology, region)
     _check_charge_and_spin(model, options)
     if "charge" in options:
@@ -114,6 +115,19 @@ class _NoElement(NamedTuple):
     """Stands for the missing element of an extra particle; openmm-ml 1.8 asks every atom for its number."""
 
     atomic_number: int = 0
+
+
+def _with_extra_particles(system: openmm.System, topology: Topology, region: list[int]) -> list[int]:
+    """The region with the extra particles of its atoms: their charges are those of the atoms."""
+    inside = set(region)
+    extra = [
+        atom.index for atom in topology.atoms() if atom.element is None and system.isVirtualSite(atom.index)
+    ]
+    for index in extra:
+        site = system.getVirtualSite(index)
+        if inside.issuperset(site.getParticle(i) for i in range(site.getNumParticles())):
+            inside.add(index)
+    return sorted(inside)
 
 
 def _with_elements(topology: Topology) -> Topology:
