@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ def add_to_region(
             f"createSystem: `orbRegion` needs openmm-ml ({error}): pip install 'openmmml>=1.8'"
         ) from error
     region = _with_extra_particles(system, topology, region)
-    _check_forces(system, topology, region)
+    _check_forces(system, is_cut=_check_cuts(topology, region))
     _check_charge_and_spin(model, options)
     if "charge" in options:
         _check_region_charge(system, region, options["charge"])
@@ -163,9 +164,21 @@ def _check_region_charge(system: openmm.System, region: Sequence[int], charge: f
                 )
 
 
-def _check_forces(system: openmm.System, topology: Topology, region: Sequence[int]) -> None:
+def _check_cuts(topology: Topology, region: Sequence[int]) -> bool:
+    """Whether the region cuts bonds; ValueError where two link atoms would come too close to each other."""
     inside = set(region)
-    is_cut = any((first.index in inside) != (second.index in inside) for first, second in topology.bonds())
+    cut = [bond for bond in topology.bonds() if (bond[0].index in inside) != (bond[1].index in inside)]
+    outer = Counter(first if second.index in inside else second for first, second in cut)
+    for atom, count in outer.items():
+        if count > 1:
+            raise ValueError(
+                f"createSystem: `orbRegion` cuts more than one bond at atom {atom.index} ({atom.name} of "
+                f"{atom.residue.name} {atom.residue.id}): take it in, or leave its neighbors out"
+            )
+    return bool(cut)
+
+
+def _check_forces(system: openmm.System, is_cut: bool) -> None:
     for force in system.getForces():
         kind = type(force).__name__
         if isinstance(force, _IMPLICIT_SOLVENT):

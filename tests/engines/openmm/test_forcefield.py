@@ -4,8 +4,11 @@ Oracle: the artefact called from Python.
 """
 
 import copy
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -169,6 +172,23 @@ def test_a_tag_without_the_include_is_refused(tmp_path, model):
         app.ForceField(str(path)).createSystem(dipeptide().topology)
 
 
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    with open("solution.pdb", "w") as file:
+        topology, positions = solvated()
+        app.PDBFile.writeFile(topology, positions * unit.nanometer, file)
+    shutil.copy(model, "orb.pt2")
+    page = (Path(__file__).parents[3] / "docs" / "openmm_forcefield.md").read_text()
+    blocks = re.findall("```python\n(.*?)```", page.partition("## Examples")[2], re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    energy = names["simulation"].context.getState(energy=True).getPotentialEnergy()
+    assert np.isfinite(energy.value_in_unit(unit.kilojoule_per_mole))
+    assert len(blocks) == 4
+    assert "lambda_interpolate" in openmm.XmlSerializer.serialize(names["mixed"]["system"])
+
+
 @pytest.mark.filterwarnings("ignore:OrbV3.*cannot have spin:UserWarning")
 @pytest.mark.parametrize("given", ["keyword", "attribute", "keyword over attribute"])
 @pytest.mark.parametrize(
@@ -285,6 +305,14 @@ class TestBesideAForceField:
         with pytest.raises(ValueError, match="No template found for residue"):
             app.ForceField(*self.FILES).createSystem(
                 topology_of(molecule("C2H6")), orbModel=model, orbRegion="all"
+            )
+
+    def test_two_cut_bonds_at_one_atom_are_refused(self, model):
+        with pytest.raises(
+            ValueError, match=r"cuts more than one bond at atom 10 \(CB of ALA 2\): take it in"
+        ):
+            app.ForceField(*self.FILES).createSystem(
+                dipeptide().topology, orbModel=model, orbRegion="name HB1 HB2"
             )
 
     def test_the_region_of_the_file_is_used(self, tmp_path, model):
