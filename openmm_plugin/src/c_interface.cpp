@@ -1,7 +1,9 @@
 // What the Python face calls through ctypes. Pointers are those that OpenMM's own binding keeps in `this`.
 #include <openmm/Context.h>
+#include <openmm/serialization/XmlSerializer.h>
 
 #include <algorithm>
+#include <sstream>
 #include <string>
 
 #include "orbv3_force.h"
@@ -31,6 +33,28 @@ extern "C" ORB_EXPORT_API const char *orbv3_openmm_failure() { return failure.c_
 
 // `force`: an OpenMM::Force.
 extern "C" ORB_EXPORT_API int orbv3_openmm_is_orbv3(const void *force) { return as_orbv3(force) != nullptr; }
+
+// XML without the content of the artefact; valid until the next call in this thread. nullptr: see failure.
+extern "C" ORB_EXPORT_API const char *orbv3_openmm_record(const void *force) {
+  static thread_local std::string xml;
+  try {
+    auto copy = *as_orbv3(force);
+    copy.setContent(nullptr);
+    std::ostringstream stream;
+    OpenMM::XmlSerializer::serialize<OpenMM::Force>(&copy, "Force", stream);
+    xml = stream.str();
+    return xml.c_str();
+  } catch (const std::exception &error) {
+    failure = error.what();
+    return nullptr;
+  }
+}
+
+// Bytes of the artefact inside the force; 0 when there is none.
+extern "C" ORB_EXPORT_API int64_t orbv3_openmm_content_size(const void *force) {
+  const auto &content = as_orbv3(force)->getContent();
+  return content ? static_cast<int64_t>(content->size()) : 0;
+}
 
 // Number of particles, -1 if `force` is none of ours.
 extern "C" ORB_EXPORT_API int orbv3_openmm_num_particles(const void *force) {

@@ -11,6 +11,8 @@
 namespace orb_export::openmm {
 namespace {
 
+constexpr double kTooClose = 0.05;    // angstrom; two nuclei of carbon have 10 keV there
+
 [[noreturn]] void fail(const std::string &what) { throw OpenMM::OpenMMException("OrbV3Force: " + what); }
 
 }    // namespace
@@ -23,16 +25,24 @@ Evaluation::Evaluation(const OrbV3Force &force)
       charge_(force.hasChargeAndSpin() ? force.getChargeParameter() : ""),
       spin_(force.hasChargeAndSpin() ? force.getSpinParameter() : "") {
   try {
-    potential_ =
-        open_potential(force.getArtefact(), force.getSha256(), {force.getDevice(), force.getThreads(), 0});
+    potential_ = open_potential({force.getArtefact(), force.getSha256(), force.getContent()},
+                                {force.getDevice(), force.getThreads(), force.getMemoryLimit()});
   } catch (const std::exception &failure) {
     fail(failure.what());
   }
+  check_precision(force);
   check_elements();
   check_charge_and_spin(force);
   const auto &model = potential_->metadata();
   builder_ = std::make_unique<GraphBuilder>(model.cutoff, model.max_neighbors,
                                             kAngstromPerNm * force.getSkin(), force.getThreads());
+}
+
+void Evaluation::check_precision(const OrbV3Force &force) const {
+  const auto &wanted = force.getPrecision(), &actual = potential_->metadata().dtype;
+  if (wanted != "auto" && wanted != actual)
+    fail("`precision` is " + wanted + " but the artefact " + force.getArtefact() + " computes in " + actual +
+         ": export it with --dtype " + wanted + ", or leave `precision` at auto");
 }
 
 void Evaluation::check_elements() const {
@@ -52,9 +62,16 @@ void Evaluation::check_charge_and_spin(const OrbV3Force &force) const {
     fail("model `" + model.model + "` does not depend on charge or spin, but `charge` and `spin` are given");
 }
 
-const Result &Evaluation::evaluate(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
+double Evaluation::scale(OpenMM::ContextImpl &context) const {
+  const double value = context.getParameter(scale_);
+  if (!std::isfinite(value))
+    fail("the parameter " + scale_ + " is " + std::to_string(value) + " but must be finite");
+  return value;
+}
+
+const Result &Evaluation::evaluate(OpenMM::ContextImpl &context, const double *positions,
                                    const OpenMM::Vec3 *box, const Request &wanted) {
-  gather(positions, box);
+  take(positions, box);
   if (!charge_.empty()) {
     current_.charge = context.getParameter(charge_);
     current_.spin = context.getParameter(spin_);
@@ -80,19 +97,19 @@ bool Evaluation::energy_suffices() const {
   return before.valid && !before.wanted_forces && potential_->metadata().kind == "conservative";
 }
 
-void Evaluation::gather(const std::vector<OpenMM::Vec3> &positions, const OpenMM::Vec3 *box) {
+void Evaluation::take(const double *positions, const OpenMM::Vec3 *box) {
   current_.positions.resize(3 * particles_.size());
-  for (size_t k = 0; k < particles_.size(); ++k) {
-    const OpenMM::Vec3 &position = positions[static_cast<size_t>(particles_[k])];
-    for (int d = 0; d < 3; ++d) {
-      if (!std::isfinite(position[d]))
-        fail("the position of particle " + std::to_string(particles_[k]) + " is not finite");
-      current_.positions[3 * k + static_cast<size_t>(d)] = kAngstromPerNm * position[d];
-    }
+  for (size_t i = 0; i < current_.positions.size(); ++i) {
+    if (!std::isfinite(positions[i]))
+      fail("the position of particle " + std::to_string(particles_[i / 3]) + " is not finite");
+    current_.positions[i] = kAngstromPerNm * positions[i];
   }
   const bool boxed = periodic_[0] || periodic_[1] || periodic_[2];
-  for (size_t entry = 0; boxed && entry < 9; ++entry)
-    current_.box[entry] = kAngstromPerNm * box[entry / 3][static_cast<int>(entry % 3)];
+  for (size_t entry = 0; boxed && entry < 9; ++entry) {
+    const double component = box[entry / 3][static_cast<int>(entry % 3)];
+    if (!std::isfinite(component)) fail("box vector " + std::to_string(entry / 3) + " is not finite");
+    current_.box[entry] = kAngstromPerNm * component;
+  }
 }
 
 const Edges &Evaluation::edges_of(const Configuration &configuration) {
@@ -107,35 +124,42 @@ const Edges &Evaluation::edges_of(const Configuration &configuration) {
 }
 
 Result Evaluation::compute(const Configuration &configuration, const Request &request) {
-  const Edges *edges = nullptr;
   try {
-    edges = &edges_of(configuration);
+    const auto &edges = edges_of(configuration);
+    check_distances(edges);
     Graph graph;
     graph.n_atoms = static_cast<int64_t>(particles_.size());
-    graph.n_edges = edges->size();
+    graph.n_edges = edges.size();
     graph.numbers = numbers_.data();
-    graph.centers = edges->centers.data();
-    graph.neighbors = edges->neighbors.data();
-    graph.vectors = edges->vectors.data();
+    graph.centers = edges.centers.data();
+    graph.neighbors = edges.neighbors.data();
+    graph.vectors = edges.vectors.data();
     graph.positions = configuration.positions.data();
     graph.cell = configuration.box;
     graph.charge = configuration.charge;
     graph.spin = configuration.spin;
     return potential_->evaluate(graph, request);
+  } catch (const OpenMM::OpenMMException &) {
+    throw;
   } catch (const std::exception &failure) {
-    explain(failure.what(), edges);
+    fail(failure.what());
   }
 }
 
-// The potential counts atoms in the order of the force; users count particles of the System.
-void Evaluation::explain(const std::string &failure, const Edges *edges) const {
-  for (int64_t e = 0; edges && e < edges->size(); ++e) {
-    const double *v = edges->vectors.data() + 3 * e;
-    if (v[0] == 0.0 && v[1] == 0.0 && v[2] == 0.0)
-      fail("particles " + std::to_string(particles_[static_cast<size_t>(edges->centers[e])]) + " and " +
-           std::to_string(particles_[static_cast<size_t>(edges->neighbors[e])]) + " are at the same place");
+// Closer atoms than any physics brings together: most often two at one place, or a box in other units.
+// Edges of one center are sorted by distance, so its first is enough. Indices are those of the System.
+void Evaluation::check_distances(const Edges &edges) const {
+  for (int64_t e = 0; e < edges.size(); ++e) {
+    if (e > 0 && edges.centers[e] == edges.centers[e - 1]) continue;
+    const double *v = edges.vectors.data() + 3 * e;
+    const double distance = std::hypot(v[0], v[1], v[2]);
+    if (distance >= kTooClose) continue;
+    const auto center = std::to_string(particles_[static_cast<size_t>(edges.centers[e])]);
+    const auto neighbor = std::to_string(particles_[static_cast<size_t>(edges.neighbors[e])]);
+    if (distance == 0.0) fail("particles " + center + " and " + neighbor + " are at the same place");
+    fail("particles " + center + " and " + neighbor + " are " + std::to_string(distance) +
+         " angstrom apart, less than " + std::to_string(kTooClose) + ": the structure is broken");
   }
-  fail(failure);
 }
 
 }    // namespace orb_export::openmm

@@ -25,22 +25,23 @@ class Evaluation {
   const std::vector<int> &particles() const { return particles_; }
   // The scale parameter: its name, and its value in the Context.
   const std::string &scale_parameter() const { return scale_; }
-  double scale(OpenMM::ContextImpl &context) const { return context.getParameter(scale_); }
+  double scale(OpenMM::ContextImpl &context) const;
 
-  // `positions` of all particles of the System and `box`, 3 vectors, in nm. Energy in eV, forces in
-  // eV/angstrom of particles(); valid until the next call. Evaluates the potential only if what is wanted is
-  // not known of this configuration; may know more than is wanted. Throws OpenMMException.
-  const Result &evaluate(OpenMM::ContextImpl &context, const std::vector<OpenMM::Vec3> &positions,
-                         const OpenMM::Vec3 *box, const Request &wanted);
+  // `positions` (n, 3) of particles() and `box`, 3 vectors, in nm. Energy in eV, forces in eV/angstrom of
+  // particles(); valid until the next call. Evaluates the potential only if what is wanted is not known of
+  // this configuration; may know more than is wanted. Throws OpenMMException.
+  const Result &evaluate(OpenMM::ContextImpl &context, const double *positions, const OpenMM::Vec3 *box,
+                         const Request &wanted);
 
  private:
+  void check_precision(const OrbV3Force &force) const;
   void check_elements() const;
   void check_charge_and_spin(const OrbV3Force &force) const;
-  void gather(const std::vector<OpenMM::Vec3> &positions, const OpenMM::Vec3 *box);
+  void take(const double *positions, const OpenMM::Vec3 *box);
   bool energy_suffices() const;
   Result compute(const Configuration &configuration, const Request &request);
   const Edges &edges_of(const Configuration &configuration);
-  [[noreturn]] void explain(const std::string &failure, const Edges *edges) const;
+  void check_distances(const Edges &edges) const;
 
   std::vector<int> particles_;
   std::vector<int64_t> numbers_;

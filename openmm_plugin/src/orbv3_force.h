@@ -5,6 +5,8 @@
 #include <orb_export/potential.h>
 
 #include <array>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +32,11 @@ class ORB_EXPORT_API OrbV3Force : public OpenMM::Force {
   const std::string &getArtefact() const { return artefact_; }
   const std::string &getSha256() const { return sha256_; }
 
+  /** The content of the artefact, if the force carries it (and its XML then does): the path is not read.
+   * Otherwise nullptr. */
+  const std::shared_ptr<const std::string> &getContent() const { return content_; }
+  void setContent(std::shared_ptr<const std::string> content) { content_ = std::move(content); }
+
   /** Add a particle of the System, in any order, each at most once. Returns its index within the force. */
   int addParticle(int particle, int atomicNumber);
   int getNumParticles() const { return static_cast<int>(particles_.size()); }
@@ -54,6 +61,14 @@ class ORB_EXPORT_API OrbV3Force : public OpenMM::Force {
   /** auto, cpu, cuda or cuda:N; auto, the default, is the device that the artefact was made for. */
   const std::string &getDevice() const { return device_; }
   void setDevice(const std::string &device) { device_ = device; }
+
+  /** float32, float64 or auto, the default: what the artefact must compute in; auto takes any. */
+  const std::string &getPrecision() const { return precision_; }
+  void setPrecision(const std::string &precision) { precision_ = precision; }
+
+  /** Bytes that an evaluation may use beyond the weights; 0, the default: no limit. */
+  int64_t getMemoryLimit() const { return memoryLimit_; }
+  void setMemoryLimit(int64_t bytes) { memoryLimit_ = bytes; }
 
   /** Threads of torch in this process and of the edge search; 0, the default: their own choice. */
   int getThreads() const { return threads_; }
@@ -83,11 +98,13 @@ class ORB_EXPORT_API OrbV3Force : public OpenMM::Force {
 
  private:
   std::string artefact_, sha256_;
+  std::shared_ptr<const std::string> content_;
   std::vector<int> particles_, numbers_;
   std::array<bool, 3> periodicity_{};
   bool hasChargeAndSpin_ = false;
   double charge_ = 0.0, spin_ = 1.0, scale_ = 1.0;
-  std::string device_ = "auto", prefix_ = "orbv3";
+  std::string device_ = "auto", precision_ = "auto", prefix_ = "orbv3";
+  int64_t memoryLimit_ = 0;
   int threads_ = 0;
   double skin_ = 0.1;
 };

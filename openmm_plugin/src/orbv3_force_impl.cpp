@@ -27,6 +27,16 @@ void check_particles(const OrbV3Force &force, int n_particles) {
 void check_settings(const OrbV3Force &force) {
   if (force.getThreads() < 0)
     fail("`threads` is " + std::to_string(force.getThreads()) + " but must not be negative");
+  const auto &sha256 = force.getSha256();
+  if (!sha256.empty() &&
+      (sha256.size() != 64 || sha256.find_first_not_of("0123456789abcdef") != std::string::npos))
+    fail("`sha256` is `" + sha256 + "` but must be 64 hexadecimal digits, or empty");
+  if (force.getMemoryLimit() < 0)
+    fail("`memory_limit` is " + std::to_string(force.getMemoryLimit()) +
+         " but must be bytes, or 0 for no limit");
+  const auto &precision = force.getPrecision();
+  if (precision != "auto" && precision != "float32" && precision != "float64")
+    fail("`precision` is `" + precision + "` but must be auto, float32 or float64");
   if (!std::isfinite(force.getSkin()) || force.getSkin() < 0.0)
     fail("`skin` is " + std::to_string(force.getSkin()) + " nm but must be finite and not negative");
   if (!std::isfinite(force.getDefaultScale()))

@@ -3,11 +3,14 @@
 #include <openmm/OpenMMException.h>
 #include <openmm/serialization/SerializationNode.h>
 
+#include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <memory>
 #include <sstream>
-#include <string_view>
+#include <stdexcept>
 
+#include "base64.h"
 #include "orbv3_force.h"
 
 namespace orb_export::openmm {
@@ -15,6 +18,17 @@ namespace {
 
 constexpr int kVersion = 1;
 constexpr const char *kAxes[3] = {"periodicA", "periodicB", "periodicC"};
+constexpr const char *kContent = "Artefact";    // child with the attribute base64
+constexpr const char *kTexts[] = {"type",    "name",   "artefact",  "sha256", "particles",
+                                  "numbers", "device", "precision", "prefix"};
+constexpr const char *kNumbers[] = {"version",     "forceGroup", "periodicA", "periodicB",
+                                    "periodicC",   "charge",     "spin",      "scale",
+                                    "memoryLimit", "threads",    "skin"};
+
+template <size_t n>
+bool contains(const char *const (&names)[n], const std::string &name) {
+  return std::find(names, names + n, name) != names + n;
+}
 
 [[noreturn]] void fail(const std::string &what) {
   throw OpenMM::OpenMMException("OrbV3Force: its XML has " + what);
@@ -61,6 +75,37 @@ std::vector<int> from_ranges(const std::string &text, size_t limit) {
   return values;
 }
 
+// OpenMM reads what is no number as 0.
+void check_number(const std::string &name, const std::string &value) {
+  char *end = nullptr;
+  std::strtod(value.c_str(), &end);
+  if (value.empty() || *end != '\0') fail("`" + value + "` as `" + name + "`, which must be a number");
+}
+
+// A misspelt attribute would otherwise leave the default without a word.
+void check_names(const OpenMM::SerializationNode &node) {
+  for (const auto &[name, value] : node.getProperties()) {
+    const bool text = contains(kTexts, name);
+    if (!text && !contains(kNumbers, name))
+      fail("the attribute `" + name + "`, which OrbV3Force does not have");
+    if (!text) check_number(name, value);
+  }
+  for (const auto &child : node.getChildren())
+    if (child.getName() != kContent)
+      fail("the element `" + child.getName() + "`, which OrbV3Force does not have");
+}
+
+std::shared_ptr<const std::string> content_of(const OpenMM::SerializationNode &node) {
+  if (node.getChildren().empty()) return nullptr;
+  if (node.getChildren().size() > 1) fail("more than one artefact inside");
+  try {
+    return std::make_shared<const std::string>(
+        from_base64(node.getChildNode(kContent).getStringProperty("base64")));
+  } catch (const std::invalid_argument &error) {
+    fail("an artefact inside that " + std::string(error.what()));
+  }
+}
+
 }    // namespace
 
 void OrbV3ForceProxy::serialize(const void *object, OpenMM::SerializationNode &node) const {
@@ -79,15 +124,21 @@ void OrbV3ForceProxy::serialize(const void *object, OpenMM::SerializationNode &n
   }
   node.setDoubleProperty("scale", force.getDefaultScale());
   node.setStringProperty("device", force.getDevice());
+  node.setStringProperty("precision", force.getPrecision());
+  node.setLongProperty("memoryLimit", force.getMemoryLimit());
   node.setIntProperty("threads", force.getThreads());
   node.setDoubleProperty("skin", force.getSkin());
   node.setStringProperty("prefix", force.getParameterPrefix());
+  if (force.getContent())
+    node.createChildNode(kContent).setStringProperty("base64", to_base64(*force.getContent()));
 }
 
 void *OrbV3ForceProxy::deserialize(const OpenMM::SerializationNode &node) const {
   const int version = node.getIntProperty("version");
   if (version != kVersion)
     fail("version " + std::to_string(version) + " but this orb_export reads " + std::to_string(kVersion));
+
+  check_names(node);
 
   auto force =
       std::make_unique<OrbV3Force>(node.getStringProperty("artefact"), node.getStringProperty("sha256"));
@@ -108,11 +159,14 @@ void *OrbV3ForceProxy::deserialize(const OpenMM::SerializationNode &node) const 
     force->setDefaultChargeAndSpin(node.getDoubleProperty("charge"), node.getDoubleProperty("spin"));
   force->setDefaultScale(node.getDoubleProperty("scale"));
   force->setDevice(node.getStringProperty("device"));
+  force->setPrecision(node.getStringProperty("precision"));
+  force->setMemoryLimit(node.getLongProperty("memoryLimit"));
   force->setThreads(node.getIntProperty("threads"));
   force->setSkin(node.getDoubleProperty("skin"));
   force->setParameterPrefix(node.getStringProperty("prefix"));
   force->setForceGroup(node.getIntProperty("forceGroup"));
   force->setName(node.getStringProperty("name"));
+  force->setContent(content_of(node));
   return force.release();
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "common_kernel.h"
 #include "orbv3_force.h"
 #include "orbv3_force_proxy.h"
 #include "reference_kernel.h"
@@ -35,6 +36,9 @@ extern "C" ORB_EXPORT_API void registerKernelFactories() {
     if (dynamic_cast<OpenMM::ReferencePlatform *>(&platform))    // the CPU platform is derived from it
       platform.registerKernelFactory(plugin::CalcOrbV3ForceKernel::Name(),
                                      new plugin::ReferenceOrbV3KernelFactory);
+    else if (plugin::CommonOrbV3KernelFactory::serves(platform.getName()))
+      platform.registerKernelFactory(plugin::CalcOrbV3ForceKernel::Name(),
+                                     new plugin::CommonOrbV3KernelFactory);
   }
   registered = true;
 }

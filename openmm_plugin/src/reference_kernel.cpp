@@ -24,8 +24,7 @@ double ReferenceCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool
   const Stopwatch stopwatch(timings().total_ns);
   const auto &data = data_of(context);
   const double scale = evaluation_->scale(context);
-  const auto &result =
-      evaluation_->evaluate(context, *data.positions, data.periodicBoxVectors, {includeForces, false});
+  const auto &result = evaluate(context, {includeForces, false});
 
   if (includeForces) {
     const double force_unit = scale * kKJPerMolPerEV * kAngstromPerNm;
@@ -43,8 +42,17 @@ double ReferenceCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool
 
 const Result &ReferenceCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context) {
   const Stopwatch stopwatch(timings().total_ns);
+  return evaluate(context, {true, true});
+}
+
+const Result &ReferenceCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context, const Request &wanted) {
   const auto &data = data_of(context);
-  return evaluation_->evaluate(context, *data.positions, data.periodicBoxVectors, {true, true});
+  positions_.clear();
+  for (int particle : evaluation_->particles()) {
+    const auto &position = (*data.positions)[static_cast<size_t>(particle)];
+    positions_.insert(positions_.end(), {position[0], position[1], position[2]});
+  }
+  return evaluation_->evaluate(context, positions_.data(), data.periodicBoxVectors, wanted);
 }
 
 OpenMM::KernelImpl *ReferenceOrbV3KernelFactory::createKernelImpl(std::string name,

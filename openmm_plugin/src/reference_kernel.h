@@ -4,6 +4,7 @@
 #include <openmm/KernelFactory.h>
 
 #include <memory>
+#include <vector>
 
 #include "evaluation.h"
 #include "orbv3_kernels.h"
@@ -18,7 +19,10 @@ class ReferenceCalcOrbV3ForceKernel : public CalcOrbV3ForceKernel {
   const Result &evaluate(OpenMM::ContextImpl &context) override;
 
  private:
+  const Result &evaluate(OpenMM::ContextImpl &context, const Request &wanted);
+
   std::unique_ptr<Evaluation> evaluation_;
+  std::vector<double> positions_;    // (n, 3) nm
 };
 
 class ReferenceOrbV3KernelFactory : public OpenMM::KernelFactory {

@@ -2,6 +2,7 @@
 
 #include <orb_export/open_runtime.h>
 
+#include <filesystem>
 #include <map>
 #include <stdexcept>
 #include <tuple>
@@ -23,6 +24,22 @@ const Runtime &runtime() {
   return opened;
 }
 
+std::shared_ptr<SharedPotential> open_artefact(const Artefact &artefact, const Options &options) {
+  std::unique_ptr<TemporaryFile> file;
+  if (artefact.content)
+    file = std::make_unique<TemporaryFile>((artefact.sha256.empty() ? "embedded" : artefact.sha256) +
+                                               std::filesystem::path(artefact.path).extension().string(),
+                                           *artefact.content);
+  const std::string path = file ? file->path().string() : artefact.path;
+  auto potential = runtime().load(path, options);
+  const auto &actual = potential->metadata().file_sha256;
+  if (!artefact.sha256.empty() && actual != artefact.sha256)
+    throw std::invalid_argument("the artefact " + (file ? "inside the XML" : path) + " has SHA-256 " +
+                                actual + " but the force was made for " + artefact.sha256 +
+                                (file ? "" : ": another file has its place"));
+  return std::make_shared<SharedPotential>(std::move(potential), std::move(file));
+}
+
 }    // namespace
 
 Result SharedPotential::evaluate(const Graph &graph, const Request &request) {
@@ -34,24 +51,17 @@ Result SharedPotential::evaluate(const Graph &graph, const Request &request) {
   return potential_->evaluate(graph, request);
 }
 
-std::shared_ptr<SharedPotential> open_potential(const std::string &path, const std::string &sha256,
-                                                const Options &options) {
-  static std::mutex mutex;
+std::shared_ptr<SharedPotential> open_potential(const Artefact &artefact, const Options &options) {
+  if (artefact.sha256.empty()) return open_artefact(artefact, options);
   using Key = std::tuple<std::string, std::string, std::string, int, int64_t>;
+  static std::mutex mutex;
   static std::map<Key, std::weak_ptr<SharedPotential>> open;
-  const Key key{path, sha256, options.device, options.threads, options.memory_limit};
+  const Key key{artefact.content ? "" : artefact.path, artefact.sha256, options.device, options.threads,
+                options.memory_limit};
   const std::lock_guard<std::mutex> lock(mutex);
-
-  auto found = open.find(key);
-  if (found != open.end())
-    if (auto potential = found->second.lock()) return potential;
-
-  auto potential = std::make_shared<SharedPotential>(runtime().load(path, options));
-  const auto &actual = potential->metadata().file_sha256;
-  if (!sha256.empty() && actual != sha256)
-    throw std::invalid_argument("the artefact " + path + " has SHA-256 " + actual +
-                                " but the force was made for " + sha256 + ": another file has its place");
-  if (!sha256.empty()) open[key] = potential;
+  if (auto living = open[key].lock()) return living;
+  auto potential = open_artefact(artefact, options);
+  open[key] = potential;
   return potential;
 }
 

@@ -1,6 +1,8 @@
 """OrbV3Force for Python: made through OpenMM's XML, so that one library serves every version of Python."""
 
+import base64
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -14,6 +16,8 @@ from orb_export.artefact import sha256_of_file
 from orb_export.openmm import results
 from orb_export.openmm.plugin import library
 
+EMBED_WARNING = 32 * 2**20  # bytes of an artefact
+EMBED_LIMIT = 2**30  # OpenMM's reader of XML counts letters in 32 bits
 _VERSION = "1"  # of the XML, orbv3_force_proxy.cpp
 _AXES = ("periodicA", "periodicB", "periodicC")
 
@@ -37,8 +41,11 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
         spin: float | None = None,
         scale: float = 1.0,
         device: str = "auto",
+        precision: str = "auto",
+        memory_limit: int = 0,
         threads: int = 0,
         skin: float = 0.1,
+        embed: bool = False,
         prefix: str = "orbv3",
         force_group: int = 0,
         name: str = "OrbV3Force",
@@ -46,7 +53,8 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
         """Make the force.
 
         Args:
-            artefact: file written by ``orb-export export``. Its path and SHA-256 are kept, not its content.
+            artefact: file written by ``orb-export export``. Its path and SHA-256 are kept; its content only
+                with `embed`.
             atoms: a Topology, which gives the elements; or atomic numbers, one for each of `particles`.
             particles: indices of particles in the System, in any order; by default all of `atoms`.
             periodic: whether there are images along the box vectors, one flag or three. Required with atomic
@@ -55,8 +63,13 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
             spin: spin multiplicity 2S+1; likewise.
             scale: default of the parameter `<prefix>_scale`.
             device: auto (the one that the artefact was made for), cpu, cuda or cuda:N.
+            precision: float32, float64 or auto; what the artefact must compute in, which auto leaves to it.
+            memory_limit: bytes that an evaluation may use beyond the weights, 0 for no limit; large systems
+                are then evaluated piece by piece.
             threads: of torch in this process and of the edge search; 0 leaves it to them.
             skin: length that the list of candidate neighbors reaches beyond the cutoff, nm.
+            embed: keep the artefact itself, so that the XML of a System needs no other file; warns above
+                `EMBED_WARNING` bytes.
             prefix: of the names of the parameters; forces with the same prefix share them.
             force_group: 0 to 31.
             name: of the force.
@@ -82,14 +95,17 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
             **_charge_and_spin(charge, spin),
             "scale": _real("scale", scale),
             "device": device,
+            "precision": _one_of("precision", precision, ("auto", "float32", "float64")),
+            "memoryLimit": str(_integer("memory_limit", memory_limit, 0)),
             "threads": str(_integer("threads", threads, 0)),
             "skin": _real("skin", skin, 0.0),
             "prefix": prefix,
         }
         library()
-        made = openmm.XmlSerializer.deserialize(
-            ElementTree.tostring(ElementTree.Element("Force", record), encoding="unicode")
-        )
+        element = ElementTree.Element("Force", record)
+        if embed:
+            element.append(_embedded(path))
+        made = openmm.XmlSerializer.deserialize(ElementTree.tostring(element, encoding="unicode"))
         self.this = made.this  # the C++ object and its ownership
 
     @classmethod
@@ -148,17 +164,48 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
         return a, b, c
 
     @property
+    def precision(self) -> str:
+        """What the artefact must compute in: float32, float64 or auto."""
+        return self._record()["precision"]
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that an evaluation may use beyond the weights; 0: no limit."""
+        return int(self._record()["memoryLimit"])
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the force carries the artefact itself."""
+        return bool(library().orbv3_openmm_content_size(int(self.this)))
+
+    @property
     def prefix(self) -> str:
         """What the names of the parameters begin with."""
         return self._record()["prefix"]
 
     def _record(self) -> dict[str, str]:
-        return ElementTree.fromstring(openmm.XmlSerializer.serialize(self)).attrib
+        xml = library().orbv3_openmm_record(int(self.this))  # without an embedded artefact
+        if xml is None:
+            raise openmm.OpenMMException(library().orbv3_openmm_failure().decode())
+        return ElementTree.fromstring(xml).attrib
 
 
 def is_orbv3(force: openmm.Force) -> bool:
     """Whether a force is an OrbV3Force, also where OpenMM returns it as a plain `openmm.Force`."""
     return isinstance(force, openmm.Force) and bool(library().orbv3_openmm_is_orbv3(int(force.this)))
+
+
+def _embedded(path: Path) -> ElementTree.Element:
+    size = path.stat().st_size
+    if size > EMBED_LIMIT:
+        raise ValueError(f"OrbV3Force: `embed` is True but {path} has {size} bytes, more than {EMBED_LIMIT}")
+    if size > EMBED_WARNING:
+        warnings.warn(
+            f"OrbV3Force: `embed` puts {path} of {size / 1e6:.0f} MB into the force: every copy and XML of "
+            f"the System has {size * 4 / 3e6:.0f} MB",
+            stacklevel=3,
+        )
+    return ElementTree.Element("Artefact", {"base64": base64.b64encode(path.read_bytes()).decode()})
 
 
 def _particles_and_numbers(
@@ -217,6 +264,12 @@ def _charge_and_spin(charge: float | None, spin: float | None) -> dict[str, str]
         missing = "charge" if charge is None else "spin"
         raise ValueError(f"OrbV3Force: `{missing}` is missing: give both `charge` and `spin`, or none")
     return {"charge": _real("charge", charge), "spin": _real("spin", spin, 0.0)}
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"OrbV3Force: `{name}` is {value!r} but must be one of {', '.join(allowed)}")
+    return value
 
 
 def _real(name: str, value: float, least: float = -math.inf) -> str:

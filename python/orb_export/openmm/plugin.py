@@ -45,6 +45,10 @@ def library() -> ctypes.CDLL:
     opened.orbv3_openmm_num_particles.argtypes = [ctypes.c_void_p]
     opened.orbv3_openmm_evaluate.argtypes = 6 * [ctypes.c_void_p]
     opened.orbv3_openmm_failure.restype = ctypes.c_char_p
+    opened.orbv3_openmm_record.argtypes = [ctypes.c_void_p]
+    opened.orbv3_openmm_record.restype = ctypes.c_char_p
+    opened.orbv3_openmm_content_size.argtypes = [ctypes.c_void_p]
+    opened.orbv3_openmm_content_size.restype = ctypes.c_int64
     opened.orbv3_openmm_timings.argtypes = 2 * [ctypes.c_void_p]
     opened.orbv3_openmm_timings.restype = None
     if not opened.orbv3_openmm_registered():

@@ -1,0 +1,170 @@
+#include "common_kernel.h"
+
+#include <openmm/OpenMMException.h>
+#include <openmm/common/ContextSelector.h>
+#include <openmm/cuda/CudaPlatform.h>
+#include <openmm/hip/HipPlatform.h>
+#include <openmm/opencl/OpenCLPlatform.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "device_code.h"
+#include "timings.h"
+#include "units.h"
+
+namespace orb_export::openmm {
+namespace {
+
+constexpr double kFixedPoint = 4294967296.0;    // 2^32: OpenMM's forces, kJ/mol/nm
+constexpr double kLargestForce = 2147483648.0;
+
+std::unique_ptr<OpenMM::ArrayInterface> make_array(OpenMM::ComputeContext &compute, const char *name,
+                                                   size_t size, size_t element_size) {
+  std::unique_ptr<OpenMM::ArrayInterface> array(compute.createArray());
+  array->initialize(compute, size, static_cast<int>(element_size), name);
+  return array;
+}
+
+int64_t to_fixed_point(double force, int particle) {
+  if (std::abs(force) < kLargestForce) return std::llround(force * kFixedPoint);
+  throw OpenMM::OpenMMException("OrbV3Force: the force on particle " + std::to_string(particle) + " is " +
+                                std::to_string(force) +
+                                " kJ/mol/nm, more than this platform can add: the structure is broken");
+}
+
+// ComputeContext is the first and only base of the contexts of all three platforms. Their own headers would
+// ask for those of the drivers.
+template <class PlatformData>
+OpenMM::ComputeContext &first_context(void *data) {
+  return *reinterpret_cast<OpenMM::ComputeContext *>(static_cast<PlatformData *>(data)->contexts.front());
+}
+
+using Finder = OpenMM::ComputeContext &(*)(void *platform_data);
+
+const std::map<std::string, Finder> &finders() {
+  static const std::map<std::string, Finder> known = {
+      {"OpenCL", first_context<OpenMM::OpenCLPlatform::PlatformData>},
+      {"CUDA", first_context<OpenMM::CudaPlatform::PlatformData>},
+      {"HIP", first_context<OpenMM::HipPlatform::PlatformData>}};
+  return known;
+}
+
+}    // namespace
+
+void CommonCalcOrbV3ForceKernel::initialize(const OpenMM::System &, const OrbV3Force &force) {
+  evaluation_ = std::make_unique<Evaluation>(force);    // torch chooses its own device context
+  const OpenMM::ContextSelector selector(compute_);
+  const size_t n = evaluation_->particles().size();
+  float64_ = compute_.getSupportsDoublePrecision();
+  positions_.resize(3 * n);
+  rounded_positions_.resize(float64_ ? 0 : 3 * n);
+  fixed_forces_.resize(3 * n);
+  device_slots_ = make_array(compute_, "orbv3Slots", n, sizeof(int));
+  device_positions_ =
+      make_array(compute_, "orbv3Positions", 3 * n, float64_ ? sizeof(double) : sizeof(float));
+  device_forces_ = make_array(compute_, "orbv3Forces", 3 * n, sizeof(int64_t));
+  compute_.addEnergyParameterDerivative(evaluation_->scale_parameter());
+  compile();
+}
+
+void CommonCalcOrbV3ForceKernel::compile() {
+  std::map<std::string, std::string> defines = {
+      {"NUM_PARTICLES", std::to_string(evaluation_->particles().size())},
+      {"PADDED_NUM_ATOMS", std::to_string(compute_.getPaddedNumAtoms())},
+      {"POSITION", float64_ ? "double" : "float"}};
+  const bool corrected = compute_.getUseMixedPrecision();
+  if (corrected) defines["HAS_CORRECTION"] = "1";
+  const auto program = compute_.compileProgram(kDeviceCode, defines);
+  gather_ = program->createKernel("orbv3GatherPositions");
+  gather_->addArg(compute_.getPosq());
+  if (corrected) gather_->addArg(compute_.getPosqCorrection());
+  gather_->addArg(*device_slots_);
+  gather_->addArg(*device_positions_);
+  add_ = program->createKernel("orbv3AddForces");
+  add_->addArg(*device_forces_);
+  add_->addArg(*device_slots_);
+  add_->addArg(compute_.getLongForceBuffer());
+}
+
+double CommonCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool includeForces, bool) {
+  const Stopwatch stopwatch(timings().total_ns);
+  const double scale = evaluation_->scale(context);
+  const auto &result = evaluate(context, {includeForces, false});
+  const OpenMM::ContextSelector selector(compute_);
+  if (includeForces) add_forces(result, scale);
+  const double energy = kKJPerMolPerEV * result.energy;
+  compute_.getEnergyParamDerivWorkspace()[evaluation_->scale_parameter()] += energy;
+  return scale * energy;
+}
+
+const Result &CommonCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context) {
+  const Stopwatch stopwatch(timings().total_ns);
+  return evaluate(context, {true, true});
+}
+
+const Result &CommonCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context, const Request &wanted) {
+  OpenMM::Vec3 box[3];
+  context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+  {
+    const OpenMM::ContextSelector selector(compute_);
+    follow_reordering();
+    download_positions(box);
+  }
+  return evaluation_->evaluate(context, positions_.data(), box, wanted);
+}
+
+// OpenMM sorts atoms in space from time to time.
+void CommonCalcOrbV3ForceKernel::follow_reordering() {
+  const auto &particles = evaluation_->particles();
+  const auto &particle_at = compute_.getAtomIndex();
+  bool same = slots_.size() == particles.size();
+  for (size_t k = 0; same && k < particles.size(); ++k)
+    same = particle_at[static_cast<size_t>(slots_[k])] == particles[k];
+  if (same) return;
+  std::vector<int> slot_of(particle_at.size());
+  for (size_t slot = 0; slot < slot_of.size(); ++slot)
+    slot_of[static_cast<size_t>(particle_at[slot])] = static_cast<int>(slot);
+  slots_.clear();
+  for (int particle : particles) slots_.push_back(slot_of[static_cast<size_t>(particle)]);
+  device_slots_->upload(slots_);
+}
+
+void CommonCalcOrbV3ForceKernel::download_positions(const OpenMM::Vec3 *box) {
+  gather_->execute(static_cast<int>(slots_.size()));
+  if (float64_) {
+    device_positions_->download(positions_);
+  } else {
+    device_positions_->download(rounded_positions_);
+    positions_.assign(rounded_positions_.begin(), rounded_positions_.end());
+  }
+  // OpenMM also moves molecules by box vectors, which matters along axes without images
+  const auto &offsets = compute_.getPosCellOffsets();
+  for (size_t k = 0; k < slots_.size(); ++k) {
+    const auto &offset = offsets[static_cast<size_t>(slots_[k])];
+    const auto moved = box[0] * offset.x + box[1] * offset.y + box[2] * offset.z;
+    for (int d = 0; d < 3; ++d) positions_[3 * k + static_cast<size_t>(d)] -= moved[d];
+  }
+}
+
+void CommonCalcOrbV3ForceKernel::add_forces(const Result &result, double scale) {
+  const double unit = scale * kKJPerMolPerEV * kAngstromPerNm;
+  for (size_t i = 0; i < fixed_forces_.size(); ++i)
+    fixed_forces_[i] = to_fixed_point(unit * result.forces[i], evaluation_->particles()[i / 3]);
+  device_forces_->upload(fixed_forces_);
+  add_->execute(static_cast<int>(slots_.size()));
+}
+
+bool CommonOrbV3KernelFactory::serves(const std::string &platform) { return finders().count(platform) > 0; }
+
+OpenMM::KernelImpl *CommonOrbV3KernelFactory::createKernelImpl(std::string name,
+                                                               const OpenMM::Platform &platform,
+                                                               OpenMM::ContextImpl &context) const {
+  if (name != CalcOrbV3ForceKernel::Name())
+    throw OpenMM::OpenMMException("OrbV3Force: there is no kernel " + name);
+  auto &compute = finders().at(platform.getName())(context.getPlatformData());
+  return new CommonCalcOrbV3ForceKernel(name, platform, compute);
+}
+
+}    // namespace orb_export::openmm

@@ -1,0 +1,202 @@
+"""OrbV3Force on OpenMM's GPU platforms, in each of their precisions, against Python.
+
+CUDA, HIP and OpenCL share one kernel; where OpenMM has none of them (no driver, no PoCL) this skips.
+"""
+
+import numpy as np
+import pytest
+
+openmm = pytest.importorskip("openmm", reason="needs the openmm wheel")
+
+from ase import Atoms  # noqa: E402
+from ase.build import molecule  # noqa: E402
+from orb_export.openmm import OrbV3Force, evaluations  # noqa: E402
+
+from tests.accuracy import within  # noqa: E402
+from tests.engines.lammps.structures import CASES  # noqa: E402
+from tests.engines.openmm import systems  # noqa: E402
+from tests.engines.openmm.systems import ANGSTROM  # noqa: E402
+
+MOLECULE = systems.boxed_for_openmm(CASES["molecule"])
+CRYSTAL = systems.boxed_for_openmm(CASES["crystal"])
+SKEWED = systems.boxed_for_openmm(CASES["triclinic with large tilt"])
+NAMES = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
+PLATFORMS = sorted(NAMES & {"CUDA", "HIP", "OpenCL"})
+PRECISIONS = ("single", "mixed", "double")
+# Positions are float32, float32 + float32 and float64. Energies are float32 in single; forces, added in units
+# of 2^-32 kJ/mol/nm, are handed out as float32 but in double.
+ENERGY_BAR = {"single": 1e-6, "mixed": 1e-10, "double": 1e-10}  # eV per atom
+FORCE_BAR = {"single": 1e-5, "mixed": 1e-6, "double": 1e-9}  # eV/angstrom
+
+pytestmark = [
+    pytest.mark.skipif(not PLATFORMS, reason="OpenMM has no CUDA, HIP or OpenCL platform here"),
+    pytest.mark.filterwarnings("ignore:.*unsupported OpenCL implementation"),
+]
+
+
+@pytest.fixture(params=PLATFORMS)
+def platform(request) -> openmm.Platform:
+    return openmm.Platform.getPlatformByName(request.param)
+
+
+def context_of(system, positions, platform, precision, integrator=None) -> openmm.Context:
+    integrator = integrator or openmm.VerletIntegrator(0.0005)
+    context = openmm.Context(system, integrator, platform, {"Precision": precision})
+    context.setPositions(positions * ANGSTROM)
+    return context
+
+
+def assert_same(actual: systems.Result, expected: systems.Result, precision: str) -> None:
+    per_atom = abs(actual.energy - expected.energy) / len(expected.forces)
+    check = f"OpenMM's GPU platforms, {precision}"
+    assert within(check, "energy", per_atom, ENERGY_BAR[precision])
+    assert within(check, "forces", np.abs(actual.forces - expected.forces).max(), FORCE_BAR[precision])
+
+
+def now(context: openmm.Context, atoms: Atoms) -> Atoms:
+    """`atoms` as the Context has them."""
+    state = context.getState(positions=True)
+    moved = atoms.copy()
+    moved.positions = state.getPositions(asNumpy=True)._value / ANGSTROM
+    if atoms.cell.rank == 3:
+        moved.cell = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value) / ANGSTROM
+    return moved
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("atoms", [MOLECULE, SKEWED], ids=["molecule", "skewed"])
+def test_platforms_give_what_python_gives(atoms, precision, platform, model):
+    system = systems.system_of(atoms, systems.force_of(atoms, model))
+    context = context_of(system, atoms.positions, platform, precision)
+    assert_same(systems.measure(context), systems.predicted(atoms, model), precision)
+
+
+@pytest.mark.parametrize("precision", ["single", "mixed"])
+def test_a_subset_among_reordered_atoms(precision, platform, model):
+    """OpenMM sorts atoms and moves molecules by box vectors: neither may be seen, nor the other atoms."""
+    rng = np.random.default_rng(6)
+    count = 400
+    particles = rng.permutation(count)[: len(CRYSTAL)]
+    numbers, positions = np.full(count, 18), rng.uniform(-2.0, 3.0, (count, 3)) @ CRYSTAL.cell.array
+    numbers[particles] = CRYSTAL.numbers
+    # far from the box, along the open axis too
+    positions[particles] = CRYSTAL.positions + CRYSTAL.cell.array.T @ [2, -1, 1]
+    everything = Atoms(numbers, positions, cell=CRYSTAL.cell, pbc=True)
+    flags = (True, True, False)
+    force = systems.force_of(CRYSTAL, model, particles=particles.tolist(), periodic=flags)
+    spring = openmm.CustomExternalForce("40*periodicdistance(x,0,0,0,0,0)")
+    for particle in range(count):
+        spring.addParticle(particle, [])
+    system = systems.system_of(everything, force, spring)
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.0005)
+    integrator.setRandomNumberSeed(2)
+    context = context_of(system, positions, platform, precision, integrator)
+    spring.setForceGroup(1)
+    context.reinitialize(preserveState=True)
+    for _ in range(2):
+        result = systems.measure(context, groups=1)
+        alone = now(context, everything)[particles]
+        alone.pbc = flags
+        assert_same(
+            systems.Result(result.energy, result.forces[particles]),
+            systems.predicted(alone, model),
+            precision,
+        )
+        assert not result.forces[np.setdiff1d(np.arange(count), particles)].any()
+        context.setVelocitiesToTemperature(300.0, 3)
+        integrator.step(5)
+        context.reinitialize(preserveState=True)
+
+
+def test_virtual_sites(platform, model):
+    water = molecule("H2O")
+    whole = Atoms("OH2He", [*water.positions, 2 * water.positions[0] - water.positions[1]])
+    system = systems.system_of(whole, systems.force_of(whole, model))
+    system.setParticleMass(3, 0.0)
+    system.setVirtualSite(3, openmm.TwoParticleAverageSite(0, 1, 2.0, -1.0))
+    context = context_of(system, np.vstack([water.positions, np.zeros(3)]), platform, "mixed")
+    context.computeVirtualSites()
+    alone = systems.predicted(whole, model)
+    forces = alone.forces[:3].copy()
+    forces[0] += 2 * alone.forces[3]
+    forces[1] -= alone.forces[3]
+    result = systems.measure(context)
+    assert_same(
+        systems.Result(result.energy, result.forces[:3]), systems.Result(alone.energy, forces), "mixed"
+    )
+
+
+def test_scale_and_its_derivative(platform, model):
+    system = systems.system_of(MOLECULE, systems.force_of(MOLECULE, model, scale=0.5))
+    context = context_of(system, MOLECULE.positions, platform, "mixed")
+    alone = systems.predicted(MOLECULE, model)
+    for scale in (0.5, -2.0):
+        context.setParameter("orbv3_scale", scale)
+        expected = systems.Result(scale * alone.energy, scale * alone.forces)
+        assert_same(systems.measure(context), expected, "mixed")
+        derivatives = context.getState(parameterDerivatives=True).getEnergyParameterDerivatives()
+        assert abs(derivatives["orbv3_scale"] / systems.KJ_PER_MOL - alone.energy) < 1e-5
+
+
+def test_evaluation_is_that_of_python(platform, model):
+    system = systems.system_of(MOLECULE, systems.force_of(MOLECULE, model))
+    context = context_of(system, MOLECULE.positions, platform, "double")
+    before = evaluations()
+    result = OrbV3Force.cast(system.getForce(0)).evaluate(context)
+    expected = systems.predicted(MOLECULE, model)
+    np.testing.assert_allclose(result.forces / systems.KJ_PER_MOL * ANGSTROM, expected.forces, atol=1e-9)
+    systems.measure(context)
+    assert evaluations() == before + 1
+
+
+def test_dynamics_keeps_the_neighbor_list_right(platform, model):
+    integrator = openmm.LangevinMiddleIntegrator(2000.0, 10.0, 0.002)
+    integrator.setRandomNumberSeed(3)
+    barostat = openmm.MonteCarloBarostat(1.0, 300.0, 5)
+    barostat.setRandomNumberSeed(4)
+    system = systems.system_of(CRYSTAL, systems.force_of(CRYSTAL, model), barostat)
+    context = context_of(system, CRYSTAL.positions, platform, "mixed", integrator)
+    for _ in range(3):
+        integrator.step(10)
+        assert_same(systems.measure(context), systems.predicted(now(context, CRYSTAL), model), "mixed")
+    assert abs(now(context, CRYSTAL).get_volume() - CRYSTAL.get_volume()) > 0.1
+
+
+def test_inside_a_collective_variable(platform, model):
+    variable = openmm.CustomCVForce("0.5*e")
+    variable.addCollectiveVariable("e", systems.force_of(MOLECULE, model))
+    context = context_of(systems.system_of(MOLECULE, variable), MOLECULE.positions, platform, "mixed")
+    alone = systems.predicted(MOLECULE, model)
+    expected = systems.Result(0.5 * alone.energy, 0.5 * alone.forces)
+    assert_same(systems.measure(context), expected, "mixed")
+
+
+def test_the_minimizer_may_come_first(platform, model):
+    system = systems.system_of(MOLECULE, systems.force_of(MOLECULE, model))
+    context = context_of(system, MOLECULE.positions, platform, "mixed")
+    name = "OpenCLPlatformName"
+    if name in platform.getPropertyNames() and "Portable" in platform.getPropertyValue(context, name):
+        pytest.skip("OpenMM's minimizer fails on PoCL, for a harmonic well too")
+    openmm.LocalEnergyMinimizer.minimize(context, tolerance=1.0, maxIterations=30)
+    before = systems.predicted(MOLECULE, model)
+    after = systems.measure(context)
+    assert after.energy < before.energy
+    assert np.abs(after.forces).max() < 0.5 * np.abs(before.forces).max()
+
+
+def test_forces_beyond_what_the_platform_can_add_are_refused(platform, model):
+    system = systems.system_of(MOLECULE, systems.force_of(MOLECULE, model, scale=1e12))
+    context = context_of(system, MOLECULE.positions, platform, "single")
+    with pytest.raises(
+        openmm.OpenMMException, match=r"OrbV3Force: the force on particle \d+ is .* more than"
+    ):
+        systems.measure(context)
+
+
+def test_positions_that_are_not_finite_are_named(platform, model):
+    system = systems.system_of(MOLECULE, systems.force_of(MOLECULE, model))
+    positions = MOLECULE.positions.copy()
+    positions[2, 1] = np.nan
+    context = context_of(system, positions, platform, "single")
+    with pytest.raises(openmm.OpenMMException, match="position of particle 2 is not finite"):
+        systems.measure(context)
