@@ -41,6 +41,7 @@ class _Option(NamedTuple):
 
     parse: Callable[[str], Any]  # the attribute
     unit: Any = None  # that a Quantity is converted to
+    name: str = ""  # of the argument of OrbV3Force, where it is another
 
 
 _OPTIONS = {
@@ -50,9 +51,12 @@ _OPTIONS = {
     "spin": _Option(float),
     "periodic": _Option(_flag),
     "device": _Option(str),
+    "precision": _Option(str),
+    "memoryLimit": _Option(int, name="memory_limit"),
     "threads": _Option(int),
     "skin": _Option(float, unit.nanometer),
-    "forceGroup": _Option(int),
+    "embed": _Option(_flag),
+    "forceGroup": _Option(int, name="force_group"),
     "interpolate": _Option(_flag),
 }
 _LINK_DISTANCES = "orbLinkAtomDistances"  # a keyword only: its indices belong to one Topology
@@ -112,7 +116,7 @@ class OrbV3Generator:
                 values[name] = value.value_in_unit(option.unit) if is_quantity else value
         if "model" not in values:
             raise ValueError("createSystem: `orbModel` is missing: the artefact, a .pt2 or .pt file")
-        return values
+        return {_OPTIONS[name].name or name: value for name, value in values.items()}
 
 
 host.parsers[TAG] = OrbV3Generator.parseElement

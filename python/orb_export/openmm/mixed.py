@@ -34,10 +34,9 @@ _IMPLICIT_SOLVENT = (openmm.GBSAOBCForce, openmm.CustomGBForce)
 
 
 def add_to_all(system: openmm.System, topology: Topology, model: Path, options: dict[str, Any]) -> None:
-    """Add the force of `model` for all atoms. `options`: of `<OrbV3Force>`."""
+    """Add the force of `model` for all atoms. `options`: for OrbV3Force."""
     _check_charge_and_spin(model, options)
-    group = options.pop("forceGroup", 0)
-    force = OrbV3Force(model, topology, force_group=group, **options)
+    force = OrbV3Force(model, topology, **options)
     if "charge" in options:
         check_multiplicity(force.numbers, options["charge"], options["spin"])
     system.addForce(force)
@@ -70,12 +69,12 @@ def add_to_region(
     if "charge" in options:
         _check_region_charge(system, region, options["charge"])
     openmmml.MLPotential.registerImplFactory(GENERIC, OrbExportFactory())
-    spin = options.pop("spin", None)
     embedded = openmmml.MLPotential(GENERIC, modelPath=model).createMixedSystem(
         _with_elements(topology),
         system,
         region,
-        multiplicity=spin,
+        multiplicity=options.pop("spin", None),
+        forceGroup=options.pop("force_group", 0),
         linkAtomDistances=list(distances),
         **options,
     )

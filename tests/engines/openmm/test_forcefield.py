@@ -195,6 +195,8 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, model):
     ("option", "entry", "value", "other"),
     [
         ("device", "device", "cpu", "auto"),
+        ("precision", "precision", "float64", "auto"),
+        ("memoryLimit", "memoryLimit", 10**9, 0),
         ("threads", "threads", 1, 2),
         ("skin", "skin", 0.25, 0.5),
         ("forceGroup", "forceGroup", 7, 3),
@@ -215,6 +217,14 @@ def test_every_option_reaches_the_force(tmp_path, models, option, entry, value, 
     forcefield = app.ForceField(written(tmp_path, written_value))
     record = force_in(forcefield.createSystem(topology_of(crystal()), **keywords))._record()
     assert type(value)(record[entry]) == value
+
+
+def test_an_artefact_may_be_embedded(tmp_path, model):
+    systems = [
+        alone(dipeptide().topology, model, orbEmbed=True),
+        app.ForceField(written(tmp_path, f'model="{model}" embed="true"')).createSystem(dipeptide().topology),
+    ]
+    assert [force_in(system).embedded for system in systems] == [True, True]
 
 
 def test_quantities_have_their_units(models):
@@ -306,6 +316,11 @@ class TestBesideAForceField:
             app.ForceField(*self.FILES).createSystem(
                 topology_of(molecule("C2H6")), orbModel=model, orbRegion="all"
             )
+
+    def test_a_region_without_openmm_ml_says_what_to_install(self, monkeypatch, model):
+        monkeypatch.setitem(sys.modules, "openmmml", None)
+        with pytest.raises(ImportError, match=r"`orbRegion` needs openmm-ml .* pip install 'openmmml>=1\.8'"):
+            app.ForceField(*self.FILES).createSystem(dipeptide().topology, orbModel=model, orbRegion="all")
 
     def test_two_cut_bonds_at_one_atom_are_refused(self, model):
         with pytest.raises(
