@@ -151,7 +151,8 @@ def formal_charge(structure: Structure) -> int:
     system = app.ForceField(*FORCE_FIELD).createSystem(structure.topology)
     (nonbonded,) = (force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
     charges = [nonbonded.getParticleParameters(k)[0]._value for k in range(nonbonded.getNumParticles())]
-    return round(sum(charges))
+    total: float = sum(charges)
+    return round(total)
 
 
 def unknown_residues(structure: Structure) -> list[str]:
@@ -162,7 +163,7 @@ def unknown_residues(structure: Structure) -> list[str]:
 
 def kept_atoms(structure: Structure, original: Structure) -> list[int]:
     """Atoms of a structure that lie where `original` has an atom: those that were not added or moved."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
     distances, _ = cKDTree(original.positions).query(structure.positions, distance_upper_bound=1e-5)
     return [int(index) for index in np.flatnonzero(np.isfinite(distances))]

@@ -4,6 +4,7 @@ OpenMM's boxes are right-handed and lower triangular, with b and c not leaning f
 vectors before them. A crystal in any other cell is the same crystal after a rotation and a choice of vectors.
 """
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +104,8 @@ def read_biomolecular(path: Path) -> Structure:
         raise FileNotFoundError(f"structure: `{path}` does not exist")
     text = path.read_text(errors="replace")
     try:
-        file = PDBxFile(str(path)) if "_atom_site." in text else PDBFile(str(path))
+        # not the path: these readers leave it open when they fail
+        file = (PDBxFile if "_atom_site." in text else PDBFile)(io.StringIO(text))
         positions = in_nanometers(file.positions)
     except Exception as error:  # OpenMM's readers raise whatever their parsing trips over
         raise ValueError(
@@ -149,9 +151,12 @@ def from_ase(atoms: "Atoms") -> Structure:
     topology = Topology()
     residue = topology.addResidue("MOL", topology.addChain("A"))
     for index, number in enumerate(boxed.numbers, start=1):
-        if number == 0:
-            raise ValueError(f"structure: atom {index - 1} is a dummy atom (X), which no model knows")
-        element = Element.getByAtomicNumber(int(number))
+        try:
+            element = Element.getByAtomicNumber(int(number))
+        except KeyError:
+            raise ValueError(
+                f"structure: atom {index - 1} has atomic number {number}, which OpenMM does not know"
+            ) from None
         topology.addAtom(f"{element.symbol}{index}", element, residue)
     if boxed.pbc.any():
         topology.setPeriodicBoxVectors([Vec3(*row) for row in boxed.cell.array * ANGSTROM] * unit.nanometer)
