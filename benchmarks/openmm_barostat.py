@@ -3,8 +3,8 @@
     python benchmarks/openmm_barostat.py [--crystal Si] [--picoseconds 100] [--pressure 10000]
 
 The demonstration model, 300 K, LangevinMiddleIntegrator. Both barostats sample the same distribution, so mean
-and standard deviation of the volume must agree within their errors, which come from averages of 20 blocks; the
-evaluations of the model per step are what they cost.
+and standard deviation of the volume must agree within their errors, which come from averages of 20 blocks;
+the evaluations of the model per step are what they cost.
 """
 
 import argparse

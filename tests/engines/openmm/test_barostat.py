@@ -31,9 +31,9 @@ def barostat(pressure=1000.0, **options) -> StochasticCellRescaling:
 
 def topology_of(atoms) -> app.Topology:
     topology = app.Topology()
-    residue = topology.addResidue("X", topology.addChain())
+    chain = topology.addChain()
     for symbol in atoms.get_chemical_symbols():
-        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), topology.addResidue("X", chain))
     topology.setPeriodicBoxVectors(systems.ANGSTROM * atoms.cell.array * unit.nanometer)
     return topology
 
