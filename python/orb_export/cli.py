@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from orb_export import __version__
 
-COMMANDS = ("export", "info", "verify", "predict", "doctor", "convert", "lammps", "openmm", "train")
+COMMANDS = ("export", "info", "verify", "predict", "doctor", "convert", "lammps", "openmm", "train", "label")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import torch
 from ase.io import read
 from orb_export.checkpoint import load
 from orb_export.train.data import read_samples
-from orb_export.train.loop import errors
+from orb_export.train.report import errors
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 FOLDER = resources.files("orb_export")

@@ -1,77 +1,55 @@
-"""`orb-export train`: train a small conservative Orb-v3 from scratch on labelled structures."""
+"""`orb-export train`: train, fine-tune, distil or pretrain an Orb-v3 by a config file."""
 
 import argparse
-from dataclasses import fields
+import os
 from pathlib import Path
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser of `orb-export`."""
-    from orb_export.train.config import TrainConfig
-
     parser = subparsers.add_parser(
         "train",
-        help="train a small conservative Orb-v3",
-        description="Train a conservative Orb-v3 from scratch on energies (eV), forces (eV/Å) and, where "
-        "present, stresses (eV/Å³) of files that ASE reads. The run directory receives the moving average of "
-        "the weights as model.safetensors, checkpoint.pt, log.csv and, with --test, report.json.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        help="train or fine-tune an Orb-v3",
+        description="Train as CONFIG (YAML, docs/training.md) says, on energies (eV), forces (eV/Å) and, "
+        "where present, stresses (eV/Å³). The run folder receives checkpoints, logs, and at the end the "
+        "weights (model.safetensors), errors, plots and a model card. Status 3 when stopped by --max-steps.",
     )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="config file, YAML")
     parser.add_argument(
-        "files", nargs="+", metavar="FILE[@SLICE]", help="labelled structures, as a.xyz or a.xyz@::2"
+        "-o", "--output", type=Path, metavar="DIR", help="run folder (default: CONFIG without its suffix)"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="run directory")
-    parser.add_argument("--validation", nargs="*", default=[], metavar="FILE", help="evaluated every epoch")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in DIR")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="stop at this step; --resume continues")
     parser.add_argument(
-        "--validation-fraction", type=float, default=0.0, help="part of FILE held out for validation"
+        "--dry-run", action="store_true", help="print model size, batches and memory, train nothing"
     )
-    parser.add_argument(
-        "--test", nargs="*", default=[], metavar="FILE", help="reported file by file at the end"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in DIR")
-    parser.add_argument("--max-steps", type=int, help="stop after this many steps; --resume continues")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    for option in fields(TrainConfig):
-        name = "--" + option.name.replace("_", "-")
-        text = option.metadata["help"]
-        if isinstance(option.default, bool):
-            parser.add_argument(
-                name, action=argparse.BooleanOptionalAction, default=option.default, help=text
-            )
-        else:
-            parser.add_argument(name, type=type(option.default), default=option.default, help=text)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; 0 when training is complete, 3 when it stopped at `--max-steps`."""
-    import torch
+    """Run the command."""
+    from orb_export.train.config import read_config
 
-    from orb_export.train.config import TrainConfig
-    from orb_export.train.data import read_samples, split
-    from orb_export.train.loop import CHECKPOINT, Trainer
+    config = read_config(args.config)
+    output: Path = args.output or args.config.with_suffix("")
+    if args.max_steps is not None and args.max_steps < 1:
+        raise ValueError(f"train: `max_steps` is {args.max_steps} but must be positive")
+    from orb_export.train import run as training
 
-    config = TrainConfig(**{option.name: getattr(args, option.name) for option in fields(TrainConfig)})
-    output: Path = args.output
-    if args.resume != (output / CHECKPOINT).is_file():
-        state = "no checkpoint to resume" if args.resume else "a run already; give --resume to continue it"
-        raise ValueError(f"train: `{output}` holds {state}")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    training, held_out = split(
-        read_samples(args.files, config.max_neighbors), args.validation_fraction, config.seed
-    )
-    if args.validation:
-        held_out += read_samples(args.validation, config.max_neighbors)
-    output.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, training, held_out, output)
-    if args.resume:
-        trainer.resume()
-    complete = trainer.fit(args.max_steps)
-    trainer.export()
-    if complete and args.test:
-        tests = {path: read_samples([path], config.max_neighbors) for path in args.test}
-        for path, result in trainer.report(tests).items():
-            print(f"{path}: " + ", ".join(f"{name} {value:.4g}" for name, value in result.items()))
-    print(f"{output / 'model.safetensors'}: {trainer.step} steps, {trainer.seconds / 60:.1f} min of training")
-    return 0 if complete else 3
+    if args.dry_run:
+        print("\n".join(training.describe(config)))
+        return 0
+    if not training.train(config, output, resume=args.resume, max_steps=args.max_steps):
+        return 3
+    if int(os.environ.get("RANK", "0")) == 0:  # of the processes of torchrun, one exports
+        _export(output / training.MODEL, config.licence)
+    return 0
+
+
+def _export(weights: Path, licence: str) -> None:
+    from orb_export.checkpoint import load
+    from orb_export.export import export_model
+
+    path = weights.with_suffix(".pt")
+    export_model(load(weights), path, format="torchscript", source=str(weights), licence=licence)
+    print(f"{path}: for LAMMPS, OpenMM, C++ and Python; `orb-export export {weights}` compiles a faster .pt2")

@@ -25,11 +25,15 @@ class Normalizer(nn.Module):
     def update(self, x: Tensor) -> None:
         """Take the elements of `x` (any shape, more than one) into the running statistics."""
         values = x.detach().reshape(-1).to(torch.float64)
+        self.take(values.mean(), values.var())
+
+    def take(self, mean: Tensor, var: Tensor) -> None:
+        """Take a batch with this mean and unbiased variance, () float64, into the running statistics."""
         with torch.no_grad():
             self.count.add_(1)
             weight = 1.0 / self.count.to(torch.float64)
-            self.mean.add_(weight * (values.mean() - self.mean))
-            self.var.add_(weight * (values.var() - self.var))
+            self.mean.add_(weight * (mean - self.mean))
+            self.var.add_(weight * (var - self.var))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalized `x` in float64, after taking it into the statistics in training mode."""

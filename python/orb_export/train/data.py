@@ -1,28 +1,23 @@
-"""Labelled structures for training: reading, reference energies, rotation and batches by edge count.
+"""Labelled structures as graphs: reading, rotation, batches.
 
 Graphs are built once; a rotated structure keeps its edges and rotates their vectors.
 Shapes: N atoms, E edges, B graphs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ase.io
 import numpy as np
 import torch
 from ase.calculators.calculator import PropertyNotImplementedError
-from ase.utils import string2index
 from torch import Tensor
 from tqdm import tqdm
 
-from orb_export.contract import MAX_ATOMIC_NUMBER
 from orb_export.graph import Graph, batch_graphs, from_atoms
 
-# A composition fit is ill-conditioned where elements always occur together; singular values below this
-# fraction of the largest are dropped, which shares the energy among such elements.
-REFERENCE_RCOND = 1e-6
+from .sources import Selection
 
 
 class Labels(NamedTuple):
@@ -39,7 +34,7 @@ class Sample:
 
     graph: Graph
     labels: Labels
-    source: str
+    source: str  # where it comes from, for reports by source
 
     @property
     def n_edges(self) -> int:
@@ -89,86 +84,40 @@ def random_rotation(generator: torch.Generator) -> Tensor:
     )
 
 
-def read_samples(files: Sequence[str | Path], max_neighbors: int) -> list[Sample]:
+def read_samples(files: Sequence[str | Path], max_neighbors: int, charge_spin: bool = False) -> list[Sample]:
     """Frames of every file, with their graphs. Energy and forces are required, stress is used where present.
 
     A file may be followed by a slice, `train.xyz@::2`. Raises ValueError that names file and frame.
     """
-    samples = []
-    for file in files:
-        name, _, chosen = str(file).partition("@")
-        if not Path(name).is_file():
-            raise ValueError(f"train: `{name}` does not exist")
-        frames: Any = ase.io.read(name, index=":")
-        selection: Any = string2index(chosen or ":")
-        numbers = np.atleast_1d(np.arange(len(frames))[selection])
-        for number in tqdm(numbers, desc=Path(name).name, unit="frame", leave=False):
-            samples.append(_sample(frames[number], f"{name}:{number}", max_neighbors))
-    if not samples:
-        raise ValueError("train: no structure was given")
-    return samples
+    frames = Selection(files)
+    bar = tqdm(range(len(frames)), desc="graphs", unit="frame", leave=False)
+    return [make_sample(frames[i], frames.place(i), max_neighbors, charge_spin) for i in bar]
 
 
-def _sample(atoms: Any, source: str, max_neighbors: int) -> Sample:
+def make_sample(atoms: Any, place: str, max_neighbors: int, charge_spin: bool, source: str = "") -> Sample:
+    """Graph and labels of a structure; `place` names it in errors. Raises ValueError."""
     if atoms.calc is None:
-        raise ValueError(f"{source}: no energy and forces")
+        raise ValueError(f"{place}: no energy and forces")
     try:
         energy, forces = atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False)
     except PropertyNotImplementedError as error:
-        raise ValueError(f"{source}: energy and forces are both required, {error}") from None
+        raise ValueError(f"{place}: energy and forces are both required, {error}") from None
     try:
         stress = atoms.get_stress(voigt=True, apply_constraint=False)
     except PropertyNotImplementedError:
         stress = np.full(6, np.nan)
     if not np.isfinite(energy) or not np.isfinite(forces).all():
-        raise ValueError(f"{source}: energy or forces are not finite")
+        raise ValueError(f"{place}: energy or forces are not finite")
     labels = Labels(
         torch.tensor([energy], dtype=torch.float64),
         torch.as_tensor(forces, dtype=torch.float64),
         torch.as_tensor(stress, dtype=torch.float64)[None],
     )
-    return Sample(from_atoms(atoms, max_neighbors), labels, source)
-
-
-def fit_references(samples: Sequence[Sample]) -> Tensor:
-    """Energy per element (118,), eV, float64: the least-squares fit of total energies on composition.
-
-    Rows are divided by the number of atoms, so that every structure counts alike; absent elements get 0.
-    """
-    composition = torch.zeros(len(samples), MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
-    for row, sample in zip(composition, samples, strict=True):
-        row += torch.bincount(sample.graph.numbers, minlength=MAX_ATOMIC_NUMBER + 1)
-    counts = composition.sum(dim=1, keepdim=True)
-    energies = torch.stack([sample.labels.energy for sample in samples])
-    fit = torch.linalg.lstsq(composition / counts, energies / counts, rcond=REFERENCE_RCOND, driver="gelsd")
-    references: Tensor = fit.solution[:, 0]
-    return references
-
-
-def split(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation parts, drawn at random; `fraction` of the structures go to validation."""
-    if not 0.0 <= fraction < 1.0:
-        raise ValueError(f"train: `validation_fraction` is {fraction} but must be at least 0 and below 1")
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).tolist()
-    n_validation = round(fraction * len(samples))
-    return [samples[i] for i in order[n_validation:]], [samples[i] for i in order[:n_validation]]
-
-
-def epoch_batches(edges: Sequence[int], max_edges: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Indices of one pass in random order, grouped so that a batch has at most `max_edges` edges.
-
-    A structure larger than that is a batch of its own.
-    """
-    batch: list[int] = []
-    total = 0
-    for index in torch.randperm(len(edges), generator=generator).tolist():
-        if batch and total + edges[index] > max_edges:
-            yield batch
-            batch, total = [], 0
-        batch.append(index)
-        total += edges[index]
-    if batch:
-        yield batch
+    try:
+        graph = from_atoms(atoms, max_neighbors, needs_charge_spin=charge_spin)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{place}: {error}") from None
+    return Sample(graph, labels, source or place)
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Graph, Labels]:

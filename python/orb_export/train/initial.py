@@ -1,16 +1,27 @@
-"""The model before the first step: seeded weights, and everything that a fit to the data gives for free."""
+"""The model before the first step: weights of a seed or of another model, and what a fit to data gives."""
 
+import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from orb_export import checkpoint
 from orb_export.model import OrbConfig, OrbV3
 from orb_export.model.angular import HARMONICS
+from orb_export.model.heads import StressHead
 
-from .config import TrainConfig
-from .data import Sample, fit_references
+from .catalog import Catalog, StructureSet, fit_references
+from .config import ModelOptions, StartOptions, TrainConfig
+from .data import Sample, collate
+from .losses import predict
+
+log = logging.getLogger(__name__)
 
 # The normalizers start from the statistics of the whole training set with the weight of this many batches.
 INITIAL_COUNT = 1000
@@ -20,31 +31,119 @@ SILU_GAIN = 1.68
 # distances has forces that correlate with true ones, and training does not wait for that to arise from noise.
 ANISOTROPY = 0.1
 SCALE_SAMPLES = 32  # structures that set the scale of the edge features
+# Standard deviation of the frequencies (per unit of charge or spin) of the conditioning: neighboring values
+# begin similar, where frequencies of order 1 would make every one unrelated to the next.
+CONDITION_FREQUENCY = 0.1
+CONDITION_GAIN = 0.3
+REFIT_STRUCTURES = 2000  # whose predictions refitted references of a model take into account, at most
+TRUNK = "network."
 
 
-def new_model(config: TrainConfig, samples: Sequence[Sample]) -> OrbV3:
-    """A conservative model with seeded weights, and references and normalizers fitted to the training set."""
-    torch.manual_seed(config.seed)
-    model = OrbV3(
-        OrbConfig(
-            kind="conservative",
-            max_neighbors=config.max_neighbors,
-            channels=config.channels,
-            hidden=config.hidden,
-            head_hidden=config.head_hidden,
-            layers=config.layers,
-            name=config.name,
-            description=config.description,
-            elements=tuple(sorted({int(z) for sample in samples for z in sample.graph.numbers})),
-        )
+def architecture(config: TrainConfig) -> OrbConfig:
+    """What `config` asks for; of `start`, what that model is. Elements and labels come from data later."""
+    if config.start is not None and config.start.transfer == "all":
+        return load_start(config.start).config
+    options = config.model or ModelOptions()
+    channels, hidden, head_hidden, layers = options.dimensions()
+    return OrbConfig(
+        kind=options.kind,
+        max_neighbors=options.max_neighbors,
+        channels=channels,
+        hidden=hidden,
+        head_hidden=head_hidden,
+        layers=layers,
+        has_charge_spin=options.charge_spin,
+        name=config.name,
+        description=config.description,
     )
+
+
+def load_start(start: StartOptions) -> OrbV3:
+    """The model that a run starts from, float32 or as stored."""
+    weights = Path(start.weights) if start.weights is not None else None
+    return checkpoint.load(start.model, weights=weights, max_neighbors=start.max_neighbors)
+
+
+def initial_model(config: TrainConfig, structures: StructureSet, catalog: Catalog) -> OrbV3:
+    """The model of a run, in the precision of the run, with references and normalizers as the config says."""
+    dtype = torch.float64 if config.machine.precision == "float64" else torch.float32
+    if config.start is not None and config.start.transfer == "all":
+        model = _continued(load_start(config.start).to(dtype), config, catalog)
+        references = model.energy_head.reference.detach().to(torch.float64).clone()
+        if config.reference_mode == "refitted":
+            references = references + _missing_references(model, structures, catalog)
+    else:
+        model = _fresh(config, structures, catalog).to(dtype)
+        references = fit_references(catalog.composition, catalog.energy)
+        _set_statistics(model, catalog, references)
+    for symbol, value in config.references.values.items():
+        references[atomic_numbers[symbol]] = value
+    with torch.no_grad():
+        model.energy_head.reference.copy_(references)
+    if config.reference_mode == "given":
+        _check_given(config, catalog)
+        _set_energy_statistics(model, catalog, references)
+    model.energy_head.reference.requires_grad_(config.reference_mode == "trained")
+    model.decoder.requires_grad_(False)  # only denoising uses it
+    return model
+
+
+def _check_given(config: TrainConfig, catalog: Catalog) -> None:
+    given = {atomic_numbers[symbol] for symbol in config.references.values}
+    if missing := sorted(set(catalog.elements) - given):
+        raise ValueError(
+            f"train: `references.values` lacks atomic numbers {missing}, which occur in the data"
+        )
+
+
+def _continued(model: OrbV3, config: TrainConfig, catalog: Catalog) -> OrbV3:
+    if unknown := sorted(set(catalog.elements) - set(model.config.known_elements)):
+        raise ValueError(
+            f"train: `start.model` does not know atomic numbers {unknown}, which occur in the data"
+        )
+    copy = OrbV3(renamed(model.config, config, model.config.elements)).to(model.dtype)
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def renamed(architecture: OrbConfig, config: TrainConfig, elements: tuple[int, ...]) -> OrbConfig:
+    """The same sizes under the name and description of the run."""
+    return OrbConfig(
+        **vars(architecture) | {"name": config.name, "description": config.description, "elements": elements}
+    )
+
+
+def _missing_references(model: OrbV3, structures: StructureSet, catalog: Catalog) -> Tensor:
+    """What per-element energies would add to the predictions of `model`: least squares on composition."""
+    chosen = np.random.default_rng(0).permutation(len(catalog))[:REFIT_STRUCTURES]
+    part = catalog.take(np.sort(chosen))
+    errors = np.empty(len(part))
+    model.eval()
+    for i, row in enumerate(part.rows):
+        graph, labels = collate([structures[row]])
+        errors[i] = float(labels.energy) - float(predict(model, graph).energy.detach())
+    return fit_references(part.composition, errors)
+
+
+def _fresh(config: TrainConfig, structures: StructureSet, catalog: Catalog) -> OrbV3:
+    torch.manual_seed(config.seed)
+    model = OrbV3(renamed(architecture(config), config, catalog.elements))
+    samples = [structures[row] for row in catalog.rows[:: math.ceil(len(catalog) / SCALE_SAMPLES)]]
     with torch.no_grad():
         _initialize_layers(model)
-        _scale_edge_encoder(model, samples[:: math.ceil(len(samples) / SCALE_SAMPLES)])
-        references = fit_references(samples)
-        model.energy_head.reference.copy_(references)
-    model = model.to(getattr(torch, config.dtype))
-    _set_statistics(model, samples, references)
+        _scale_edge_encoder(model, samples)
+    if config.start is not None:  # transfer of the trunk
+        source = load_start(config.start)
+        trunk = {name: value for name, value in source.state_dict().items() if name.startswith(TRUNK)}
+        ours, theirs = model.config, source.config
+        differing = [
+            f"`{name}` {getattr(theirs, name)} there and {getattr(ours, name)} here"
+            for name in ("channels", "hidden", "layers", "has_charge_spin")
+            if getattr(theirs, name) != getattr(ours, name)
+        ]
+        if differing:
+            raise ValueError(f"train: the trunk of `start.model` does not fit: {', '.join(differing)}")
+        model.load_state_dict(model.state_dict() | trunk)
     return model
 
 
@@ -56,8 +155,12 @@ def _initialize_layers(model: OrbV3) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear):
             gain = 1.0 if name.endswith(("first", "gate")) else SILU_GAIN
+            gain = CONDITION_GAIN if ".shift." in name else gain
             nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.in_features))
             nn.init.zeros_(layer.bias)
+    if model.config.has_charge_spin:
+        for frequencies in model.network.conditioning.parameters():
+            frequencies.mul_(CONDITION_FREQUENCY)
 
 
 def _scale_edge_encoder(model: OrbV3, samples: Sequence[Sample]) -> None:
@@ -67,7 +170,8 @@ def _scale_edge_encoder(model: OrbV3, samples: Sequence[Sample]) -> None:
     """
     encoder = model.network.edge_encoder
     weight = encoder.block.mlp.first.weight.view(model.config.hidden, -1, HARMONICS)  # (H, K, 16)
-    weight[:, :, 1:] *= ANISOTROPY
+    if model.config.kind == "conservative":  # direct forces are read off the anisotropy itself
+        weight[:, :, 1:] *= ANISOTROPY
     weight /= torch.arange(1, weight.shape[1] + 1)[None, :, None]
     vectors = [sample.graph.vectors for sample in samples if sample.n_edges]
     if vectors:
@@ -75,17 +179,34 @@ def _scale_edge_encoder(model: OrbV3, samples: Sequence[Sample]) -> None:
         weight /= (features @ encoder.block.mlp.first.weight.T).std().clamp(min=1e-6)
 
 
-def _set_statistics(model: OrbV3, samples: Sequence[Sample], references: Tensor) -> None:
-    residuals = torch.cat(
-        [(s.labels.energy - references[s.graph.numbers].sum()) / len(s.graph.numbers) for s in samples]
-    )
-    stress = torch.cat([s.labels.stress for s in samples])
-    for normalizer, values in (
-        (model.energy_head.normalizer, residuals),
-        (model.forces_normalizer, torch.cat([s.labels.forces for s in samples])),
-        (model.stress_normalizer, stress[stress.isfinite().all(dim=1)]),
-    ):
-        if values.numel() > 1 and values.var() > 0:
-            normalizer.mean.fill_(float(values.mean()))
-            normalizer.var.fill_(float(values.var()))
-            normalizer.count.fill_(INITIAL_COUNT)
+def _set_statistics(model: OrbV3, catalog: Catalog, references: Tensor) -> None:
+    _set_energy_statistics(model, catalog, references)
+    count = 3 * int(catalog.n_atoms.sum())
+    total, squares = catalog.forces[:, 0].sum(), catalog.forces[:, 1].sum()
+    mean = total / count
+    variance = (squares - count * mean * mean) / max(1, count - 1)
+    stress = catalog.stress[np.isfinite(catalog.stress).all(axis=1)]
+    if model.config.kind == "conservative":
+        _fill(model.forces_normalizer, mean, variance)
+        _fill_from(model.stress_normalizer, stress)
+        return
+    _fill(model.force_head.normalizer, mean, variance)
+    if isinstance(model.stress_head, StressHead):
+        _fill_from(model.stress_head.diagonal_normalizer, stress[:, :3])
+        _fill_from(model.stress_head.offdiagonal_normalizer, stress[:, 3:])
+
+
+def _set_energy_statistics(model: OrbV3, catalog: Catalog, references: Tensor) -> None:
+    residuals = catalog.energy - catalog.composition[:, : len(references)] @ references.numpy()
+    _fill_from(model.energy_head.normalizer, residuals / catalog.n_atoms)
+
+
+def _fill_from(normalizer: nn.Module, values: NDArray[np.float64]) -> None:
+    if values.size > 1:
+        _fill(normalizer, float(values.mean()), float(values.var(ddof=1)))
+
+
+def _fill(normalizer: nn.Module, mean: float, variance: float) -> None:
+    if variance > 0:
+        for buffer, value in (("mean", mean), ("var", variance), ("count", INITIAL_COUNT)):
+            normalizer.get_buffer(buffer).fill_(value)

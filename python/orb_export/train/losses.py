@@ -5,6 +5,7 @@ statistics that those same targets have just updated. Huber losses have a thresh
 absolute errors in effect.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -42,6 +43,41 @@ class Prediction(NamedTuple):
     forces: Tensor  # (N, 3) eV/angstrom
     stress: Tensor | None  # (B, 6) eV/angstrom^3
     rotational_gradient: Tensor | None  # (B, 3, 3) eV
+
+
+class Pool(NamedTuple):
+    """The processes that share a batch. Their mean of the losses is the loss of the whole batch.
+
+    `total` sums a float64 tensor over the processes; all call it equally often. A batch that does not count
+    adds nothing to losses and statistics.
+    """
+
+    processes: int = 1
+    total: Callable[[Tensor], Tensor] = lambda values: values
+    counts: bool = True
+
+    def share(self, n: Tensor | int) -> Tensor:
+        """What to multiply a mean over `n` local elements with, () float64; 1 in a single process."""
+        local = torch.as_tensor(n, dtype=torch.float64) * self.counts
+        return local * self.processes / self.total(local.clone()).clamp(min=1.0)
+
+    def observe(self, normalizer: Normalizer, targets: Tensor) -> Tensor:
+        """Normalized targets; in training mode after taking those of all processes into the statistics."""
+        if not normalizer.training or (self.processes == 1 and self.counts):
+            normalized: Tensor = normalizer(targets)
+            return normalized
+        values = targets.detach().to(torch.float64).flatten() * self.counts
+        count, total = self.total(
+            torch.stack([values.new_tensor(values.numel() * self.counts), values.sum()])
+        )
+        if count > 1:
+            mean = total / count
+            squares = self.total(((values - mean) * self.counts).square().sum())
+            normalizer.take(mean, squares / (count - 1))
+        return normalizer.normalize(targets)
+
+
+ALONE = Pool()
 
 
 def predict(model: OrbV3, graph: Graph, *, differentiable: bool = False) -> Prediction:
@@ -90,51 +126,56 @@ def confidence_loss(model: OrbV3, logits: Tensor, errors: Tensor) -> Tensor:
 
 
 def loss_terms(
-    model: OrbV3, graph: Graph, labels: Labels, weights: LossWeights
+    model: OrbV3, graph: Graph, labels: Labels, weights: LossWeights, pool: Pool = ALONE
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch and, for the log, its weighted terms and errors in physical units.
 
     In training mode the normalizers take the targets into their statistics.
     """
     prediction = predict(model, graph, differentiable=True)
+    per_graph, per_atom = pool.share(len(graph.counts)), pool.share(len(graph.numbers))
     terms = {}
     if weights.energy:
-        terms["energy_loss"] = weights.energy * _energy_loss(model, graph, prediction.energy, labels.energy)
+        energy_loss = _energy_loss(model, graph, prediction.energy, labels.energy, pool)
+        terms["energy_loss"] = weights.energy * per_graph * energy_loss
     normalizer = _forces_normalizer(model)
     predicted = normalizer.normalize(prediction.forces)
     if weights.forces:
-        terms["forces_loss"] = weights.forces * conditional_huber(predicted, normalizer(labels.forces))
-    labelled = labels.stress.isfinite().all(dim=1)
-    if prediction.stress is not None and weights.stress and labelled.any():
-        terms["stress_loss"] = weights.stress * _stress_loss(
-            model, prediction.stress[labelled], labels.stress[labelled]
-        )
+        forces_loss = conditional_huber(predicted, pool.observe(normalizer, labels.forces))
+        terms["forces_loss"] = weights.forces * per_atom * forces_loss
+    if prediction.stress is not None and weights.stress:
+        labelled = labels.stress.isfinite().all(dim=1)
+        per_label = pool.share(labelled.sum())
+        if per_label > 0 or pool.processes > 1:
+            stress_loss = _stress_loss(model, prediction.stress, labels.stress, labelled, pool)
+            terms["stress_loss"] = weights.stress * per_label * stress_loss
     if prediction.rotational_gradient is not None and weights.equigrad:
         norms = torch.linalg.matrix_norm(prediction.rotational_gradient)  # (B,) Frobenius, not squared
-        terms["equigrad_loss"] = weights.equigrad * norms.mean()
+        terms["equigrad_loss"] = weights.equigrad * per_graph * norms.mean()
     force_errors = (prediction.forces - labels.forces).detach().abs()
     if weights.confidence:
         if model.config.kind == "direct":  # as published: forces that have gone through both statistics
             force_errors = (normalizer.denormalize(predicted) - labels.forces).detach().abs()
-        terms["confidence_loss"] = weights.confidence * confidence_loss(
-            model, prediction.outputs.confidence_logits, force_errors.mean(dim=1)
-        )
+        errors, logits = force_errors.mean(dim=1), prediction.outputs.confidence_logits
+        per_bin = pool.share((model.confidence_head.bins(errors) != IGNORED_BIN).sum())
+        terms["confidence_loss"] = weights.confidence * per_bin * confidence_loss(model, logits, errors)
     loss = torch.stack([term.to(torch.float64) for term in terms.values()]).sum()
     energy_error = (prediction.energy - labels.energy).detach().abs() / graph.counts
     log = {name: term.detach() for name, term in terms.items()}
     return loss, log | {
         "loss": loss.detach(),
-        "energy_mae": energy_error.mean(),
-        "forces_mae": force_errors.mean(),
+        "energy_mae": per_graph * energy_error.mean(),
+        "forces_mae": per_atom * force_errors.mean(),
     }
 
 
-def _energy_loss(model: OrbV3, graph: Graph, energy: Tensor, target: Tensor) -> Tensor:
+def _energy_loss(model: OrbV3, graph: Graph, energy: Tensor, target: Tensor, pool: Pool) -> Tensor:
     head = model.energy_head
     references = torch.zeros_like(energy).index_add(0, graph.batch, head.references(graph.numbers))
     n_atoms = graph.counts.to(energy.dtype)
     predicted = head.normalizer.normalize((energy - references) / n_atoms)
-    return huber(predicted, head.normalizer((target - references) / n_atoms))
+    # references cancel in the prediction; where they are trained, their gradient comes from the target
+    return huber(predicted, pool.observe(head.normalizer, (target - references) / n_atoms))
 
 
 def _forces_normalizer(model: OrbV3) -> Normalizer:
@@ -144,14 +185,21 @@ def _forces_normalizer(model: OrbV3) -> Normalizer:
     return normalizer
 
 
-def _stress_loss(model: OrbV3, stress: Tensor, target: Tensor) -> Tensor:
+def _stress_loss(model: OrbV3, stress: Tensor, target: Tensor, labelled: Tensor, pool: Pool) -> Tensor:
+    """Of the structures with a label (B,) bool; 0 if there is none."""
+    stress, target = stress[labelled], target[labelled]
     if model.config.kind == "conservative":
-        predicted = model.stress_normalizer.normalize(stress)
-        return huber(predicted, model.stress_normalizer(target))
+        predicted, normalized = _both(model.stress_normalizer, stress, target, pool)
+        return huber(predicted, normalized) if len(target) else predicted.sum()
     assert isinstance(model.stress_head, StressHead)
-    diagonal, offdiagonal = model.stress_head.diagonal_normalizer, model.stress_head.offdiagonal_normalizer
-    predicted_diagonal = diagonal.normalize(stress[:, :3])
-    predicted_offdiagonal = offdiagonal.normalize(stress[:, 3:])
-    return huber(predicted_diagonal, diagonal(target[:, :3])) + 0.1 * huber(
-        predicted_offdiagonal, offdiagonal(target[:, 3:])
-    )
+    diagonal = _both(model.stress_head.diagonal_normalizer, stress[:, :3], target[:, :3], pool)
+    offdiagonal = _both(model.stress_head.offdiagonal_normalizer, stress[:, 3:], target[:, 3:], pool)
+    if not len(target):  # empty sums, through which every weight of the head still gets its zero gradient
+        return diagonal[0].sum() + offdiagonal[0].sum()
+    return huber(*diagonal) + 0.1 * huber(*offdiagonal)
+
+
+def _both(
+    normalizer: Normalizer, predicted: Tensor, target: Tensor, pool: Pool
+) -> tuple[Tensor, Tensor]:  # in this order: predictions with the old statistics
+    return normalizer.normalize(predicted), pool.observe(normalizer, target)

@@ -1,0 +1,125 @@
+"""One step of training as Lightning calls it: losses, optimizer, schedule, and the average of weights."""
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from orb_export.model import OrbV3
+
+from .batches import Batch
+from .config import LossWeights, TrainConfig
+from .losses import Pool, loss_terms, predict
+
+# The published fine-tuning script: the rate climbs to ten times its value and falls to a tenth of it.
+ONE_CYCLE_PEAK = ONE_CYCLE_FALL = 10.0
+ONE_CYCLE_CLIMB = 0.05  # part of the run
+
+
+def _all_reduced(values: Tensor) -> Tensor:
+    torch.distributed.all_reduce(values)
+    return values
+
+
+class OrbModule(pl.LightningModule):
+    """A model with its losses for `steps` steps."""
+
+    def __init__(self, model: OrbV3, config: TrainConfig, steps: int) -> None:
+        super().__init__()
+        self.model, self.config, self.steps = model, config, steps
+        freeze_unused(model, config)
+
+    def pool(self, counts: bool = True) -> Pool:
+        """The processes that share the batches of this run."""
+        processes = self.trainer.world_size
+        return Pool(processes, _all_reduced, counts) if processes > 1 else Pool()
+
+    def loss_weights(self, step: int) -> LossWeights:
+        """Weights of the terms at a step."""
+        return self.config.loss.at(self.config.optimizer.decay(step / self.steps))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The part of this process in the loss of a batch."""
+        weights = self.loss_weights(self.global_step)
+        loss, terms = loss_terms(self.model, batch.graph, batch.labels, weights, self.pool(batch.counts))
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"train: the loss is {float(loss)} at step {self.global_step}, with structures {batch.rows}"
+            )
+        self._log({f"train/{name}": value for name, value in terms.items()}, batch)
+        self.log("forces_mae", terms["forces_mae"], prog_bar=True, logger=False, batch_size=1)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Errors of the average of weights: energies per atom (eV), force components (eV/angstrom)."""
+        with torch.enable_grad():
+            prediction = predict(self.model, batch.graph)
+        energy = (prediction.energy.detach() - batch.labels.energy).abs() / batch.graph.counts
+        forces = (prediction.forces.detach() - batch.labels.forces).abs()
+        for name, errors in (("energy_mae", energy), ("forces_mae", forces)):
+            self.log(
+                f"validation/{name}",
+                errors.mean(),
+                batch_size=len(errors),
+                sync_dist=self.trainer.world_size > 1,
+            )
+
+    def _log(self, values: dict[str, Tensor], batch: Batch) -> None:
+        shared = self.trainer.world_size > 1
+        self.log_dict(values, batch_size=len(batch.graph.counts), sync_dist=shared)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam (AdamW with weight decay) and the schedule."""
+        options = self.config.optimizer
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer = (
+            torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
+            if options.weight_decay
+            else torch.optim.Adam(parameters, options.learning_rate)
+        )
+        scheduler: LRScheduler
+        if options.schedule == "one-cycle":
+            peak = ONE_CYCLE_PEAK * options.learning_rate
+            scheduler = OneCycleLR(
+                optimizer,
+                peak,
+                total_steps=self.steps + 1,  # Lightning steps it once more at the end
+                pct_start=ONE_CYCLE_CLIMB,
+                div_factor=ONE_CYCLE_PEAK,
+                final_div_factor=ONE_CYCLE_FALL,
+            )
+        else:
+            scheduler = LambdaLR(optimizer, lambda step: options.factor(step, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def freeze_unused(model: OrbV3, config: TrainConfig) -> None:
+    """Stop gradients of heads whose terms have no weight: processes would wait for them forever."""
+    loss = config.loss
+    if not loss.confidence:
+        model.confidence_head.requires_grad_(False)
+    if model.config.kind == "direct" and not loss.stress:
+        model.stress_head.requires_grad_(False)
+
+
+class AveragedWeights(WeightAveraging):
+    """Exponential moving average whose young years forget faster.
+
+    Otherwise the first random weights would stay in it for 1 / (1 - decay) steps. Statistics of the
+    normalizers are copied, not averaged.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False, avg_fn=_average(decay))
+
+
+def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    def updated(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+        weight = 1.0 - min(decay, (1 + int(updates)) / (10 + int(updates)))
+        return average.lerp(current, weight)
+
+    return updated

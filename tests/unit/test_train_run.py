@@ -1,0 +1,270 @@
+"""Training runs: learning, exact resume, processes. Labels: effective-medium theory; tiny models."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import write
+from orb_export import cli
+from orb_export.artefact import read_metadata
+from orb_export.checkpoint import load
+from orb_export.train.config import parse_config
+from orb_export.train.data import read_samples
+from orb_export.train.report import errors
+from orb_export.train.run import CHECKPOINTS, MODEL, train
+
+from tests.accuracy import within
+
+CAP = 30
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    generator = np.random.default_rng(7)
+    frames = []
+    for _ in range(8):
+        atoms = bulk("Al", "fcc", a=4.05, cubic=True)
+        atoms.set_cell(atoms.cell @ (np.eye(3) + generator.normal(size=(3, 3)) * 0.02), scale_atoms=True)
+        atoms.positions += generator.normal(size=(4, 3)) * 0.15
+        atoms.calc = EMT()
+        atoms.get_stress()
+        frames.append(atoms)
+    file = tmp_path_factory.mktemp("data") / "al.xyz"
+    write(file, frames)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums over threads may differ in the last bit from run to run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(path, **changes):
+    """A run of 12 steps in 4 passes; `changes` are sections with dots, `optimizer__epochs=2`."""
+    content = {
+        "seed": 3,
+        "data": {"train": [str(path)], "validation_fraction": 0.25, "max_edges": 250},
+        "model": {"size": "tiny", "channels": 8, "max_neighbors": CAP},
+        "optimizer": {"epochs": 4, "warmup_steps": 3, "ema": 0.9},
+        "machine": {"accelerator": "cpu", "threads": 1, "checkpoint_steps": 1, "log_steps": 1},
+    }
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        if key:
+            content[section][key] = value
+        else:
+            content[section] = value
+    return content
+
+
+def run(output, path, *, resume=False, max_steps=None, **changes):
+    return train(parse_config(settings(path, **changes), "test"), output, resume=resume, max_steps=max_steps)
+
+
+def weights(output):
+    return load(output / MODEL).state_dict()
+
+
+def assert_same_weights(left, right):
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(path, tmp_path_factory):
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("unbroken") / "run"
+    assert run(output, path)
+    return output
+
+
+@pytest.mark.parametrize("stop", [1, 6, 11], ids=lambda stop: f"after {stop} steps")
+def test_stopped_and_resumed_run_equals_the_unbroken_one_bitwise(path, unbroken, tmp_path, stop):
+    assert not run(tmp_path, path, max_steps=stop)
+    assert run(tmp_path, path, resume=True)
+    assert_same_weights(weights(tmp_path), weights(unbroken))
+
+
+def command(output, config, *words):
+    file = output.parent / f"{output.name}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return [sys.executable, "-m", "orb_export.cli", "train", str(file), "-o", str(output), *words]
+
+
+def test_killed_and_resumed_run_equals_the_unbroken_one_bitwise(path, tmp_path):
+    """SIGKILL at some moment of the run: whatever was written last is what the resumed run starts from."""
+    config = settings(path, optimizer__epochs=400)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    output = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(output, config), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while not list((output / CHECKPOINTS).glob("*1?.ckpt")):
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stderr.close()
+    killed_at = max(int(file.stem.partition("=")[2]) for file in (output / CHECKPOINTS).glob("*.ckpt"))
+    assert 0 < killed_at < 100
+    # the schedule was that of 400 epochs until here, so the unbroken run has it, too
+    steps = killed_at + 5
+    assert not run(output, path, resume=True, max_steps=steps, optimizer__epochs=400)
+    assert not run(tmp_path / "whole", path, max_steps=steps, optimizer__epochs=400)
+    states = [
+        torch.load(folder / CHECKPOINTS / f"step={steps:09d}.ckpt", weights_only=True)
+        for folder in (output, tmp_path / "whole")
+    ]
+    for part in ("state_dict", "current_model_state"):
+        assert_same_weights(states[0][part], states[1][part])
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["conservative", "direct"])
+def test_two_processes_learn_what_one_learns(path, tmp_path, kind):
+    """torchrun with gloo against one process, same batches; float64, relative to 1 + largest weight."""
+    changes = {
+        "model": {"size": "tiny", "channels": 8, "max_neighbors": CAP, "kind": kind},
+        "machine__precision": "float64",
+        "optimizer__epochs": 2,
+    }
+    assert run(tmp_path / "one", path, **changes)
+    config = settings(path, **changes, machine__devices=2, machine__strategy="ddp")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    launch += [f"--master-port={free_port()}", *command(tmp_path / "two", config)[1:]]
+    done = subprocess.run(
+        launch, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        difference = float((value - two[name]).abs().max() / (1 + value.abs().max()))
+        within("two processes against one", f"weights, {kind}", difference, 1e-6)
+
+
+def test_training_lowers_the_errors_on_structures_it_has_not_seen(path, tmp_path):
+    changes = {
+        "data__train": [f"{path}@:6"],
+        "data__validation_fraction": 0.0,
+        "model": {"size": "tiny"},
+        "optimizer": {"epochs": 25, "learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.9},
+        "machine__checkpoint_steps": 1000,
+    }
+    held_out = read_samples([f"{path}@6:"], 120)
+    before_steps = {**changes, "optimizer": {**changes["optimizer"], "epochs": 1, "learning_rate": 1e-12}}
+    run(tmp_path / "before", path, **before_steps)
+    run(tmp_path / "after", path, **changes)
+    before, after = (errors(load(tmp_path / name / MODEL), held_out) for name in ("before", "after"))
+    assert after["forces_mae"] < 0.5 * before["forces_mae"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"data__in_memory": False}, {"data__workers": 2}, {"data__in_memory": False, "data__workers": 1}],
+    ids=lambda changes: " ".join(f"{name[6:]}={value}" for name, value in changes.items()),
+)
+def test_weights_do_not_depend_on_how_the_data_are_read(path, unbroken, tmp_path, changes):
+    assert run(tmp_path, path, **changes)
+    assert_same_weights(weights(tmp_path), weights(unbroken))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 4},
+        {"data__rotate": False},
+        {"data__max_edges": 500},
+        {"loss": {"equigrad": 0.01}},
+        {"loss": {"energy": 0.1}},
+        {"loss": {"final_energy": 0.1}},
+        {"loss": {"confidence": 0.5}},
+        {"optimizer__clip": 1e-3},
+        {"optimizer__ema": 0.5},
+        {"optimizer__weight_decay": 0.1},
+        {"optimizer__warmup_steps": 0},
+        {"optimizer__schedule": "one-cycle"},
+        {"optimizer__schedule": "constant"},
+        {"optimizer__decay_fraction": 1.0},
+        {"references": {"mode": "trained"}},
+        {"machine__precision": "bf16-mixed"},
+    ],
+    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_every_option_of_the_course_changes_the_weights(path, unbroken, tmp_path, changes):
+    assert run(tmp_path, path, **changes)
+    ours, theirs = weights(tmp_path), weights(unbroken)
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert all(value.isfinite().all() for value in ours.values())
+
+
+def test_resuming_with_other_options_is_refused(path, tmp_path):
+    run(tmp_path, path, max_steps=1)
+    with pytest.raises(ValueError, match=r"`optimizer.clip` was 0\.5 and is 0\.1"):
+        run(tmp_path, path, resume=True, optimizer__clip=0.1)
+    with pytest.raises(ValueError, match=r"`machine.precision` was 'float32' and is 'float64'"):
+        run(tmp_path, path, resume=True, machine__precision="float64")
+    with pytest.raises(ValueError, match="holds a run already; give --resume to continue it"):
+        run(tmp_path, path)
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        run(tmp_path / "none", path, resume=True)
+    assert run(tmp_path, path, resume=True, optimizer__epochs=2, machine__log_steps=7)
+
+
+def test_a_run_leaves_report_plots_card_and_artefact(path, tmp_path, capsys):
+    config = settings(path, optimizer__epochs=1, data__test=[f"{path}@6:"], name="aluminium", licence="CC0")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    assert cli.main(["train", str(tmp_path / "run.yaml")]) == 0
+    output = tmp_path / "run"
+    report = json.loads((output / "report.json").read_text())
+    assert list(report) == ["held out of train", "test al.xyz@6:"]
+    model = load(output / MODEL)
+    assert (model.config.name, model.config.elements) == ("aluminium", (13,))
+    found = report["test al.xyz@6:"]
+    expected = errors(model, read_samples([f"{path}@6:"], CAP))
+    assert {name: found["all"][name] for name in expected} == pytest.approx(expected)
+    assert found["by source"]["al"]["structures"] == 2
+    assert found["by element"]["Al"] == {"atoms": 8, "forces_mae": pytest.approx(expected["forces_mae"])}
+    assert sum(row["atoms"] for row in found["confidence"]) == 8
+    assert found["rotational gradient"]["mean"] > 0
+    for name in ("parity_held_out_of_train", "confidence_test_al_xyz_6_"):
+        assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    card = (output / "card.md").read_text()
+    assert "# Model card: `aluminium`" in card
+    assert "| licence | CC0 |" in card
+    assert f"{found['all']['energy_mae']:.3g} meV/atom" in card
+    assert read_metadata(output / "model.pt")["licence"] == "CC0"
+    with (output / "logs/version_0/metrics.csv").open() as file:
+        assert {"train/forces_loss", "validation/forces_mae"} <= set(next(csv.reader(file)))
+    assert list((output / "logs/tensorboard").glob("events*"))
+
+
+def test_dry_run_describes_model_data_batches_and_memory_and_writes_nothing(path, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings(path)))
+    assert cli.main(["train", str(tmp_path / "run.yaml"), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "data", "batches", "memory"]
+    assert "6 structures to train on, 2 held out, 24 atoms" in lines[1]
+    assert "12 steps in 4 epochs" in lines[2]
+    assert not (tmp_path / "run").exists()
