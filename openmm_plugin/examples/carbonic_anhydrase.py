@@ -33,6 +33,7 @@ from orb_export.openmm.structures import Structure, read_biomolecular, with_atom
 PH = 7.4
 IONIC_STRENGTH = 0.1  # mol/l
 MARGIN = 0.6  # nm of water beyond the protein on each side
+RELAXATION = 300  # iterations with the force field
 ZINC_LIGANDS = {"A:94": "HID", "A:96": "HID", "A:119": "HIE"}
 CHOICES = f"pH {PH}, {IONIC_STRENGTH} M NaCl, margin {MARGIN} nm, hydroxide on zinc"
 
@@ -63,7 +64,7 @@ def prepare(deposited: Path, seed: int = 1) -> Structure:
         seed=seed,
     )
     # the force field has no hydroxide: the water loses its proton when everything has found its place
-    return with_hydroxide(relaxed(solvated, kept_atoms(solvated, crystal), iterations=300))
+    return with_hydroxide(relaxed(solvated, kept_atoms(solvated, crystal), iterations=RELAXATION))
 
 
 def with_hydroxide(structure: Structure) -> Structure:
@@ -112,7 +113,7 @@ def cut_out(structure: Structure, radius: float) -> Structure:
 
 
 def make_simulation(
-    structure: Structure, args: argparse.Namespace, memory_limit: float | None = None
+    structure: Structure, args: argparse.Namespace, limit_memory: float = 0.0
 ) -> app.Simulation:
     """All atoms with the model alone, Langevin dynamics."""
     system = openmm.System()
@@ -120,8 +121,14 @@ def make_simulation(
         system.addParticle(atom.element.mass)
     if structure.box is not None:
         system.setDefaultPeriodicBoxVectors(*structure.box)
-    limit = {} if memory_limit is None else {"memory_limit": memory_limit}
-    system.addForce(OrbV3Force(args.model, structure.topology, threads=args.threads, **limit))
+    system.addForce(
+        OrbV3Force(
+            args.model,
+            structure.topology,
+            threads=args.threads,
+            memory_limit=round(limit_memory * 1e9),  # bytes
+        )
+    )
     integrator = openmm.LangevinMiddleIntegrator(
         args.temperature * unit.kelvin, 1 / unit.picosecond, args.timestep * unit.femtosecond
     )
@@ -149,7 +156,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--temperature", type=float, default=300.0, help="K")
     parser.add_argument("--timestep", type=float, default=1.0, help="fs")
     parser.add_argument("--cut", type=float, metavar="RADIUS", help="only what is near the zinc, angstrom")
-    parser.add_argument("--limit-memory", type=float, metavar="GB", help="that the model may use")
+    parser.add_argument(
+        "--limit-memory", type=float, default=0.0, metavar="GB", help="that an evaluation may use"
+    )
     parser.add_argument("--compare", action="store_true", help="forces with and without --limit-memory")
     parser.add_argument("--trajectory", type=Path, metavar="DCD")
     parser.add_argument("--report-interval", type=int, default=10)

@@ -100,7 +100,13 @@ def _add_run(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--threads", type=int, default=0, help="of the model and of platform CPU; 0: their own choice"
     )
-    group.add_argument("--limit-memory", type=float, metavar="GB", help="that the model may use")
+    group.add_argument(
+        "--limit-memory",
+        type=float,
+        default=0.0,
+        metavar="GB",
+        help="that an evaluation may use beyond the weights; 0: no limit",
+    )
     group.add_argument(
         "--trajectory", choices=["dcd", "xtc", "pdb", "none"], default="dcd", help="its format"
     )

@@ -45,7 +45,7 @@ class Settings:
     platform: str = "auto"
     device: str = "auto"
     threads: int = 0
-    memory_limit: float | None = None  # GB
+    memory_limit: float = 0.0  # GB that an evaluation may use; 0: no limit
     trajectory: str = "dcd"
     report_interval: int = 100  # steps
     checkpoint_interval: int = 10000  # steps
@@ -60,8 +60,10 @@ class Settings:
         for name in ("report_interval", "checkpoint_interval", "seed"):
             if getattr(self, name) < 1:
                 raise ValueError(f"simulate: `{name}` is {getattr(self, name)} but must be at least 1")
-        if not (math.isfinite(self.friction) and self.friction >= 0):
-            raise ValueError(f"simulate: `friction` is {self.friction} but must not be negative")
+        for name in ("friction", "memory_limit"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"simulate: `{name}` is {value} but must not be negative")
         for name, known in (("barostat", BAROSTATS), ("trajectory", outputs.TRAJECTORIES)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -196,7 +198,6 @@ def build_system(structure: Structure, model: Path, settings: Settings) -> openm
         system.addParticle(0.0 if atom.element is None else atom.element.mass)
     if (box := structure.box) is not None:
         system.setDefaultPeriodicBoxVectors(*box)
-    limit: dict[str, Any] = {} if settings.memory_limit is None else {"memory_limit": settings.memory_limit}
     system.addForce(
         OrbV3Force(
             model,
@@ -206,7 +207,7 @@ def build_system(structure: Structure, model: Path, settings: Settings) -> openm
             spin=structure.spin if settings.spin is None else settings.spin,
             device=settings.device,
             threads=settings.threads,
-            **limit,
+            memory_limit=round(settings.memory_limit * 1e9),
         )
     )
     if len(structure.bonds):
