@@ -140,13 +140,12 @@ class Selection(Sequence[Atoms]):
             frames = _open(path)
             try:
                 selection: Any = string2index(chosen or ":")
-            except ValueError:
+                numbers = np.atleast_1d(np.arange(len(frames))[selection])
+            except (ValueError, IndexError):
                 raise ValueError(
                     f"train: `{file}` has slice {chosen!r} but must have one like 0:100:2"
                 ) from None
-            self.places += [
-                (len(self.files), int(n)) for n in np.atleast_1d(np.arange(len(frames))[selection])
-            ]
+            self.places += [(len(self.files), int(number)) for number in numbers]
             self.files.append(frames)
         if not self.places:
             raise ValueError(f"train: {', '.join(map(str, files)) or 'no file'} holds no structure")
