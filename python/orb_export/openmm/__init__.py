@@ -8,6 +8,7 @@ from orb_export.openmm import forcefield as _forcefield  # noqa: F401  # makes t
 from orb_export.openmm.barostat import StochasticCellRescaling
 from orb_export.openmm.force import OrbV3Force, is_orbv3
 from orb_export.openmm.linkatoms import add_link_atoms
+from orb_export.openmm.multiple_time_steps import TwoModelIntegrator
 from orb_export.openmm.reporters import (
     ConfidenceReporter,
     ForceErrorExceeded,
@@ -25,6 +26,7 @@ __all__ = [
     "StressReporter",
     "TimingReporter",
     "Timings",
+    "TwoModelIntegrator",
     "add_link_atoms",
     "evaluations",
     "is_orbv3",
