@@ -1,14 +1,19 @@
-"""The parts of `make demo` that turn LAMMPS's output into numbers. Oracle: series whose slope is known."""
+"""The parts of `make demo` that turn output into numbers. Oracles: series whose slope is known; Python."""
 
 import re
 
+import ase.units
 import numpy as np
 import orb_export
 import pytest
 import torch
 from ase.io import read
-from orb_export import artefact, demo, export
-from orb_export.demo import COLUMNS, Thermo
+from orb_export import artefact, export
+from orb_export.demo import __main__ as demo
+from orb_export.demo import lammps
+from orb_export.demo.lammps import COLUMNS, Thermo
+from orb_export.demo.openmm import Run, run_openmm
+from orb_export.demo.plot import plot
 from orb_export.export.record import weights_sha256
 from orb_export.export.sources import load_source
 
@@ -26,23 +31,23 @@ def series(slope, n_atoms):
 
 @pytest.mark.parametrize("slope", [2e-5, -3e-6, 0.0])
 def test_drift_is_the_slope_of_the_total_energy_per_atom(slope):
-    assert demo.energy_drift(series(slope, 64), 64) == pytest.approx(slope, abs=1e-8)
+    assert lammps.energy_drift(series(slope, 64), 64) == pytest.approx(slope, abs=1e-8)
 
 
 def test_last_frame_is_read_with_all_digits(tmp_path):
-    atoms = demo.write_lammps_files(tmp_path, cells=1, nvt_steps=1, nve_steps=1)
+    atoms = lammps.write_lammps_files(tmp_path, cells=1, nvt_steps=1, nve_steps=1)
     generator = np.random.default_rng(2)
     rows = generator.normal(size=(len(atoms), 6))
     text = "".join(f"{i + 1} 1 " + " ".join(f"{x:.17g}" for x in row) + " \n" for i, row in enumerate(rows))
     (tmp_path / "last.dump").write_text(f"ITEM: TIMESTEP\n2\nITEM: ATOMS id type x y z fx fy fz \n{text}")
-    frame, forces = demo.read_last_frame(tmp_path / "last.dump", atoms)
+    frame, forces = lammps.read_last_frame(tmp_path / "last.dump", atoms)
     assert np.array_equal(frame.positions, rows[:, :3])
     assert np.array_equal(forces, rows[:, 3:])
     assert np.array_equal(frame.cell, atoms.cell)
 
 
 def test_data_file_holds_the_crystal(tmp_path):
-    atoms = demo.write_lammps_files(tmp_path, cells=2, nvt_steps=1, nve_steps=1)
+    atoms = lammps.write_lammps_files(tmp_path, cells=2, nvt_steps=1, nve_steps=1)
     stored = read(tmp_path / "structure.data", format="lammps-data")
     assert len(stored) == 64
     assert set(stored.get_chemical_symbols()) == {"Si"}
@@ -50,7 +55,7 @@ def test_data_file_holds_the_crystal(tmp_path):
 
 
 def test_plot_is_written(tmp_path):
-    demo.plot(series(1e-5, 64), 64, tmp_path / "plot.png")
+    plot(series(1e-5, 64), 64, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -80,17 +85,77 @@ def test_an_artefact_is_used_again_only_if_weights_and_versions_fit(tmp_path, mo
     assert len(made) == 3
 
 
+def test_openmm_starts_at_the_frame_and_keeps_its_energy(tmp_path):
+    """The other half of `make demo`, with a TorchScript file, which is made in a second."""
+    pytest.importorskip("openmm", reason="needs the openmm wheel")
+    file = tmp_path / "demo.pt"
+    export.export_model(load_source("demo", dtype=torch.float64), file, format="torchscript", verified=False)
+    frame = lammps.write_lammps_files(tmp_path, cells=1, nvt_steps=1, nve_steps=1)
+    frame.rattle(0.05, seed=3)
+    run = run_openmm(tmp_path, file, frame, 55)
+    expected = orb_export.load(file).predict(frame)
+    found = demo.difference((run.forces, run.potential), (expected["forces"], expected["energy"]))
+    assert found.force < 1e-9
+    assert found.energy < 1e-10
+    assert len(run.energies) == 7  # of step 0, 10, ..., 50, 55
+    assert np.std(run.energies) / len(frame) < 1e-4
+    kinetic = run.energies[0] - run.potential
+    assert kinetic == pytest.approx(1.5 * len(frame) * 300 * ase.units.kB, rel=0.6)
+    assert (tmp_path / "openmm.dcd").stat().st_size > 0
+
+
+def test_difference_is_the_largest_of_forces_and_that_per_atom_of_energies():
+    forces = np.arange(6.0).reshape(2, 3)
+    found = demo.difference((forces, 3.0), (forces + np.array([[0, 0, 0.5], [-0.75, 0, 0]]), 4.0))
+    assert found == (0.75, 0.5)
+
+
+def run_of(n_atoms):
+    return Run(np.zeros((n_atoms, 3)), -1.0, n_atoms * np.array([0.0, 2e-6]), "Reference", 20.0)
+
+
 def test_summary_fits_one_screen_and_states_the_figures(tmp_path):
     args = demo.parser().parse_args(["--output", str(tmp_path)])
-    atoms = demo.write_lammps_files(tmp_path, cells=2, nvt_steps=1, nve_steps=1)
-    text = demo.summary(args, atoms, series(2e-5, 64), 2e-5, 3e-7, 4e-9)
+    differences = {"LAMMPS - Python": demo.Difference(3e-7, 4e-9)}
+    text = demo.summary(args, series(2e-5, 64), run_of(64), differences)
     assert len(text.splitlines()) < 24
-    for figure in ("10.0 steps/s", r"\+2.0e-05 eV/atom/ps", "3.0e-07 eV/Å", "300 K"):
+    for figure in (
+        "10.0 steps/s",
+        r"\+2.0e-05 eV/atom/ps",
+        "3.0e-07 eV/Å, energy by 4.0e-09 eV/atom",
+        "300 K",
+        "20.0 steps/s, 781 µs/step/atom",
+        "deviation 1.0e-06 eV/atom",
+        "platform Reference",
+    ):
         assert re.search(figure, text), figure
     assert str(tmp_path / "trajectory.lammpstrj") in text
 
 
-def test_bad_counts_are_refused(tmp_path, capsys):
+@pytest.mark.parametrize("wrong", ["LAMMPS", "OpenMM"])
+def test_a_disagreement_fails_and_says_which(wrong, tmp_path, monkeypatch, capsys):
+    atoms = lammps.write_lammps_files(tmp_path, cells=1, nvt_steps=1, nve_steps=1)
+    forces = {name: np.full((len(atoms), 3), 1e-3 * (name == wrong)) for name in ("LAMMPS", "OpenMM")}
+
+    class Potential:
+        def predict(self, frame):
+            return {"energy": -340.0, "forces": np.zeros((len(frame), 3))}
+
+    thermo = series(0.0, len(atoms))
+    run = run_of(len(atoms))._replace(forces=forces["OpenMM"])
+    monkeypatch.setattr(demo, "export", lambda *_: tmp_path / "demo.pt2")
+    monkeypatch.setattr(lammps, "run_lammps", lambda *_: thermo)
+    monkeypatch.setattr(lammps, "read_last_frame", lambda *_: (atoms, forces["LAMMPS"]))
+    monkeypatch.setattr(demo.openmm, "run_openmm", lambda *_: run)
+    monkeypatch.setattr(orb_export, "load", lambda _: Potential())
+    assert demo.main(["--output", str(tmp_path)]) == 1
+    assert f"demo: {wrong} - Python: forces differ by 1.0e-03 eV/Å" in capsys.readouterr().err
+    forces["LAMMPS"][:] = forces["OpenMM"][:] = 0.0
+    assert demo.main(["--output", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("option", ["--nve-steps", "--openmm-steps"])
+def test_bad_counts_are_refused(option, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        demo.main(["--output", str(tmp_path), "--nve-steps", "0"])
+        demo.main(["--output", str(tmp_path), option, "0"])
     assert "must be positive" in capsys.readouterr().err
