@@ -87,6 +87,18 @@ def test_long_runs_keep_the_neighbor_list_right(model):
         systems.assert_same(systems.measure(context), systems.predicted(fresh, model))
 
 
+def test_any_number_of_edges_may_follow_any_other(model):
+    atoms = bulk("Cu", "fcc", a=3.61, cubic=True) * (2, 2, 2)
+    context = systems.context_of(system_of(atoms, model), atoms.positions)
+    for scale in (2.0, 1.0, 0.75, 3.0, 0.8):  # from no neighbors to more than the cap
+        now = atoms.copy()
+        now.set_cell(scale * atoms.cell, scale_atoms=True)
+        now.rattle(0.02, seed=3)
+        context.setPeriodicBoxVectors(*(now.cell.array * systems.ANGSTROM))
+        context.setPositions(now.positions * systems.ANGSTROM)
+        systems.assert_same(systems.measure(context), systems.predicted(now, model))
+
+
 def test_contexts_are_independent(model):
     system = system_of(MOLECULE, model)
     contexts = [systems.context_of(system, MOLECULE.positions, name) for name in ("Reference", "CPU")]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import orb_export
 import pytest
 
 openmm = pytest.importorskip("openmm", reason="needs the openmm wheel")
@@ -74,6 +75,17 @@ def test_the_plugin_needs_no_torch():
     assert b"libOpenMM.so" in content
     for library in (b"libtorch", b"libc10", b"liborb_export_runtime.so.", b"libgomp"):
         assert library not in content
+
+
+def test_the_plugin_needs_no_python_and_no_platform():
+    # so that one build serves every version of Python, with whatever drivers are installed
+    content = plugin_path().read_bytes()
+    for name in (b"libpython", b"PyObject", b"libOpenMMOpenCL", b"libOpenMMCUDA", b"libcuda", b"libOpenCL"):
+        assert name not in content
+
+
+def test_types_are_shipped():
+    assert (Path(orb_export.__file__).parent / "py.typed").is_file()
 
 
 def test_another_folder_of_plugins_does_not_matter(model, tmp_path):

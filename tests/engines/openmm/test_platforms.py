@@ -1,7 +1,15 @@
 """OrbV3Force on OpenMM's GPU platforms, in each of their precisions, against Python.
 
-CUDA, HIP and OpenCL share one kernel; where OpenMM has none of them (no driver, no PoCL) this skips.
+CUDA, HIP and OpenCL share one kernel; where OpenMM has none of them (no driver, no PoCL) this skips. The last
+test needs no GPU to see that the device code is CUDA, but NVRTC and the CUDA platform of OpenMM on sys.path:
+    pip install --no-deps --target DIR nvidia-cuda-nvrtc-cu12 OpenMM-CUDA-12==8.6.1
+    PYTHONPATH=DIR python -m pytest tests/engines/openmm/test_platforms.py
 """
+
+import ctypes
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,14 +36,11 @@ PRECISIONS = ("single", "mixed", "double")
 ENERGY_BAR = {"single": 1e-6, "mixed": 1e-10, "double": 1e-10}  # eV per atom
 FORCE_BAR = {"single": 1e-5, "mixed": 1e-6, "double": 1e-9}  # eV/angstrom
 
-pytestmark = [
-    pytest.mark.skipif(not PLATFORMS, reason="OpenMM has no CUDA, HIP or OpenCL platform here"),
-    pytest.mark.filterwarnings("ignore:.*unsupported OpenCL implementation"),
-]
 
-
-@pytest.fixture(params=PLATFORMS)
+@pytest.fixture(params=PLATFORMS or ["none"])
 def platform(request) -> openmm.Platform:
+    if request.param == "none":
+        pytest.skip("OpenMM has no CUDA, HIP or OpenCL platform here")
     return openmm.Platform.getPlatformByName(request.param)
 
 
@@ -206,3 +211,49 @@ def test_positions_that_are_not_finite_are_named(platform, model):
     context = context_of(system, positions, platform, "single")
     with pytest.raises(openmm.OpenMMException, match="position of particle 2 is not finite"):
         systems.measure(context)
+
+
+def found_on_path(*names: str) -> list[Path]:
+    """The first file of each name under a folder of sys.path; skips if there is none."""
+    files = [
+        next((file for entry in sys.path if (file := Path(entry) / name).is_file()), None) for name in names
+    ]
+    for name, file in zip(names, files, strict=True):
+        if file is None:
+            pytest.skip(f"needs {name} on sys.path")
+    return [file for file in files if file]
+
+
+def cuda_dialect(library: Path) -> str:
+    """What OpenMM puts in front of device code for CUDA: a string of its library."""
+    content = library.read_bytes()
+    within_it = content.index(b'#define KERNEL extern "C" __global__')
+    start = content.rindex(b"\0", 0, within_it) + 1
+    return content[start : content.index(b"\0", within_it)].decode()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_device_code_is_cuda(precision):
+    nvrtc_file, openmm_file = found_on_path(
+        "nvidia/cuda_nvrtc/lib/libnvrtc.so.12", "OpenMM.libs/lib/plugins/libOpenMMCUDA.so"
+    )
+    header = Path(__file__).parents[3] / "openmm_plugin" / "src" / "device_code.h"
+    (code,) = re.findall(r'R"\((.*)\)"', header.read_text(), re.DOTALL)
+    real = "double" if precision == "double" else "float"
+    types = "".join(f"typedef {real}{n} real{n};\n" for n in ("", "2", "3", "4"))
+    defines = "#define NUM_PARTICLES 3\n#define PADDED_NUM_ATOMS 32\n#define POSITION double\n"
+    if precision == "mixed":
+        defines += "#define HAS_CORRECTION 1\n"
+    source = (types + defines + cuda_dialect(openmm_file) + code).encode()
+    nvrtc, program, size = ctypes.CDLL(str(nvrtc_file)), ctypes.c_void_p(), ctypes.c_size_t()
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"orbv3.cu", 0, None, None) == 0
+    options = (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_80")
+    failed = nvrtc.nvrtcCompileProgram(program, 1, options)
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    assert not failed, log.value.decode()
+    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
+    ptx = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetPTX(program, ptx)
+    assert re.findall(r"\.entry (\w+)", ptx.value.decode()) == ["orbv3GatherPositions", "orbv3AddForces"]
