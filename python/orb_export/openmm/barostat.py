@@ -57,10 +57,11 @@ class StochasticCellRescaling:
     """Barostat for a Simulation with OrbV3Forces; put it first among `simulation.reporters`.
 
     It needs a thermostat at its side. Each `interval` steps it reads the stress of the forces that the next
-    step computes, and rescales box, positions and velocities after that step; reporters of that one step that
-    ask for energies, and integrators that end a step with new forces (MTSIntegrator and other velocity
-    Verlet), cost one evaluation more. Its random numbers belong to seed and step, so a run that is restarted
-    from a checkpoint with the same seed continues as if it had not stopped.
+    step computes, and rescales box, positions and velocities after that step. Where a reporter has asked for
+    the energy after that very step, it leaves a rescaling out, since the energy would have to be computed
+    again, but never two in a row. Integrators that end a step with new forces (MTSIntegrator and other
+    velocity Verlet) cost one evaluation more for each rescaling. Random numbers belong to seed and step, so a
+    run that is restarted from a checkpoint with the same seed continues as if it had not stopped.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class StochasticCellRescaling:
         *,
         compressibility: float | unit.Quantity,
         relaxation_time: float | unit.Quantity = 1.0,
-        interval: int = 10,
+        interval: int = 5,
         axes: str = "xyz",
         seed: int | None = None,
     ) -> None:
@@ -82,7 +83,8 @@ class StochasticCellRescaling:
             compressibility: isothermal, 1/bar, by its order of magnitude: 5e-5 for water, 1e-6 for silicon,
                 7e-7 for copper. The volume relaxes in `relaxation_time` times the true one over this one.
             relaxation_time: of the volume, ps.
-            interval: steps between rescalings.
+            interval: steps between rescalings; few against the fastest vibrations of the pressure, since that
+                of one instant stands for the whole interval.
             axes: groups of axes that are scaled by one factor: "xyz" isotropic, "xy z" semi-isotropic,
                 "x y z" anisotropic; axes that are left out keep their lengths.
             seed: of the random numbers; by default drawn, and to be read from the attribute `seed`.
@@ -104,6 +106,7 @@ class StochasticCellRescaling:
         self._meter: PressureMeter | None = None
         self._context: openmm.Context | None = None
         self._record: _Record | None = None
+        self._left_out = False
 
     def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
         """Steps until it is needed; called by `Simulation` before each of its runs of steps.
@@ -119,7 +122,11 @@ class StochasticCellRescaling:
     def report(self, simulation: Simulation, state: openmm.State) -> None:
         """Rescale if the step that ends here is one whose stress was read; called by `Simulation`."""
         record, self._record = self._record, None
-        if record is not None and simulation.currentStep == record.step + 1:
+        if record is None or simulation.currentStep != record.step + 1:
+            return
+        evaluated = bool(state.getDataTypes() & (openmm.State.Energy | openmm.State.Forces))
+        self._left_out = evaluated and not self._left_out
+        if not self._left_out:
             self._rescale(simulation.context, record)
 
     def _read(self, context: openmm.Context) -> _Record:

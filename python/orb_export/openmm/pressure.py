@@ -44,8 +44,8 @@ class PressureMeter:
         system, integrator = context.getSystem(), context.getIntegrator()
         self._where = where
         self._check(system, integrator)
-        mask = integrator.getIntegrationForceGroups() & 0xFFFFFFFF
-        forces = [force for force in system.getForces() if mask >> force.getForceGroup() & 1]
+        self.groups: int = integrator.getIntegrationForceGroups()  # a bit for each that moves the particles
+        forces = [force for force in system.getForces() if self.groups >> force.getForceGroup() & 1]
         self._forces = [OrbV3Force.cast(force) for force in forces if is_orbv3(force)]
         self._scales = [f"{force.prefix}_scale" for force in self._forces]
         if not self._forces:

@@ -186,10 +186,7 @@ class StressReporter:
 
     def describeNextReport(self, simulation: Simulation) -> dict[str, Any]:
         """Steps until the next report and what it needs; called by `Simulation`."""
-        leapfrog = isinstance(simulation.integrator, _LEAPFROG)
-        return _next_report(
-            simulation, self._interval, ["velocities", "forces"] if leapfrog else ["velocities"]
-        )
+        return _next_report(simulation, self._interval, [])
 
     def report(self, simulation: Simulation, state: openmm.State) -> None:
         """Write a report; called by `Simulation`."""
@@ -201,10 +198,13 @@ class StressReporter:
                     "StressReporter: forces other than OrbV3Force contribute to the stress, whose tensor "
                     "they do not give: use `tensor=False`"
                 )
-        velocities = velocities_of(state)
-        if isinstance(simulation.integrator, _LEAPFROG):
-            velocities = _half_a_step_later(velocities, state, simulation, self._meter.masses)
-        volume, per_unit = float(np.linalg.det(box_of(state))), _STRESS_UNITS[self._unit]
+        # of its own, since a barostat among the reporters may have changed the box after `state` was taken
+        leapfrog, groups = isinstance(simulation.integrator, _LEAPFROG), self._meter.groups
+        present = context.getState(velocities=True, forces=leapfrog, groups=groups)
+        velocities = velocities_of(present)
+        if leapfrog:
+            velocities = _half_a_step_later(velocities, present, simulation, self._meter.masses)
+        volume, per_unit = float(np.linalg.det(box_of(present))), _STRESS_UNITS[self._unit]
         stress = self._meter.model_strain_gradient(context) - self._meter.momentum_flux(velocities)
         others = self._meter.other_strain_derivative(context, (0, 1, 2))
         scale = 1.0 / (volume * per_unit)

@@ -1,5 +1,6 @@
 """Stochastic cell rescaling against exact distributions and against OpenMM's Monte Carlo barostat."""
 
+import io
 import itertools
 
 import numpy as np
@@ -124,6 +125,27 @@ def test_a_step_stays_one_evaluation(name, interval, model):
     simulation.step(30)
     assert evaluations() == before + 30
     assert simulation.context.getState().getPeriodicBoxVolume() != volume
+
+
+def test_reporters_of_every_step_leave_every_other_rescaling(model):
+    simulation = simulation_of(CRYSTAL, model)
+    simulation.reporters += [barostat(interval=1), app.StateDataReporter(io.StringIO(), 1, volume=True)]
+    simulation.step(5)
+    before, volumes = evaluations(), [0.0]
+    for _ in range(20):
+        simulation.step(1)
+        volumes.append(simulation.context.getState().getPeriodicBoxVolume()._value)
+    assert evaluations() == before + 20  # volumes alone need no energy
+    assert (np.diff(volumes) != 0).all()
+    simulation.reporters[1] = app.StateDataReporter(io.StringIO(), 1, potentialEnergy=True)
+    before, volumes = evaluations(), volumes[-1:]
+    for _ in range(20):
+        simulation.step(1)
+        volumes.append(simulation.context.getState().getPeriodicBoxVolume()._value)
+    assert evaluations() == before + 20 + 10
+    changed = np.diff(volumes) != 0
+    assert changed.sum() == 10
+    assert (changed[:-1] != changed[1:]).all()
 
 
 def test_velocity_verlet_costs_one_evaluation_per_rescaling(model):
