@@ -15,12 +15,16 @@ import torch
 import yaml
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.io import write
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
 from orb_export import cli
 from orb_export.artefact import read_metadata
 from orb_export.checkpoint import load
-from orb_export.train.config import parse_config
+from orb_export.train.batches import evaluation_loader
+from orb_export.train.catalog import StructureSet
+from orb_export.train.config import DataOptions, DenoisingOptions, parse_config
 from orb_export.train.data import read_samples
+from orb_export.train.losses import denoising_loss
 from orb_export.train.report import errors
 from orb_export.train.run import CHECKPOINTS, MODEL, train
 
@@ -268,3 +272,115 @@ def test_dry_run_describes_model_data_batches_and_memory_and_writes_nothing(path
     assert "6 structures to train on, 2 held out, 24 atoms" in lines[1]
     assert "12 steps in 4 epochs" in lines[2]
     assert not (tmp_path / "run").exists()
+
+
+def trained_part(before, after):
+    """Names of the parts of a model whose weights differ."""
+    return {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_fine_tuning_starts_from_the_weights_and_keeps_the_references(path, unbroken, tmp_path):
+    before = weights(unbroken)
+    changes = {"model": None, "start": {"model": str(unbroken / MODEL)}, "optimizer__learning_rate": 1e-12}
+    assert run(tmp_path, path, **changes)
+    after = weights(tmp_path)
+    assert torch.equal(after["energy_head.reference"], before["energy_head.reference"])
+    for name, value in after.items():
+        if "normalizer" not in name:
+            assert (value - before[name]).abs().max() < 1e-6, name
+
+
+@pytest.mark.parametrize("mode", ["trained", "given", "refitted"])
+def test_references_of_a_model_can_be_trained_given_or_refitted(path, unbroken, tmp_path, mode):
+    """Of labels shifted by 2 eV per atom: refitting finds the shift, within the error of the model."""
+    shifted = read(path, ":")
+    for atoms in shifted:
+        results = atoms.calc.results | {"energy": atoms.get_potential_energy() + 2.0 * len(atoms)}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    write(tmp_path / "shifted.xyz", shifted)
+    values = {"values": {"Al": 7.5}} if mode == "given" else {}
+    changes = {
+        "model": None,
+        "start": {"model": str(unbroken / MODEL)},
+        "references": {"mode": mode, **values},
+    }
+    assert run(tmp_path / "run", tmp_path / "shifted.xyz", **changes)
+    before = float(weights(unbroken)["energy_head.reference"][13])
+    after = float(weights(tmp_path / "run")["energy_head.reference"][13])
+    if mode == "given":
+        assert after == 7.5
+    elif mode == "trained":
+        assert 0 < abs(after - before) < 0.5
+    else:
+        error = errors(load(unbroken / MODEL), read_samples([path], CAP))["energy_mae"] / 1e3
+        assert abs(after - before - 2.0) <= 2 * error
+
+
+def test_given_references_must_cover_the_data(path, tmp_path):
+    with pytest.raises(ValueError, match=r"`references.values` lacks atomic numbers \[13\]"):
+        run(tmp_path, path, references={"mode": "given", "values": {"H": 1.0}})
+
+
+def test_a_model_that_does_not_know_an_element_is_refused(path, unbroken, tmp_path):
+    copper = bulk("Cu", cubic=True)
+    copper.calc = EMT()
+    copper.get_stress()
+    write(tmp_path / "cu.xyz", copper)
+    changes = {"model": None, "start": {"model": str(unbroken / MODEL)}, "data__validation_fraction": 0.0}
+    with pytest.raises(ValueError, match=r"`start.model` does not know atomic numbers \[29\]"):
+        run(tmp_path / "run", tmp_path / "cu.xyz", **changes)
+
+
+def denoising(path, epochs):
+    return {
+        "denoising": {"min_sigma": 0.1, "max_sigma": 0.4},
+        "data": {"train": [f"{path}@:6"], "max_edges": 600},
+        "optimizer": {"epochs": epochs, "learning_rate": 5e-3, "warmup_steps": 3, "ema": 0.9},
+        "machine__precision": "float64",
+    }
+
+
+def denoising_error(folder, path):
+    model = load(folder / MODEL)
+    structures = StructureSet([f"{path}@6:"], DataOptions(train=("x",)), CAP, False, labelled=False)
+    options = DenoisingOptions(min_sigma=0.1, max_sigma=0.4)
+    batches = evaluation_loader(structures, structures.catalog, 10_000, 0, options)
+    return np.mean([float(denoising_loss(model, b.graph, b.noise).detach()) for b in batches])
+
+
+def test_denoising_learns_to_see_noise_on_structures_it_has_not_seen(path, tmp_path):
+    """Predicting nothing scores 0.75: four atoms, whose mean displacement is taken out."""
+    run(tmp_path / "before", path, **denoising(path, 1))
+    run(tmp_path / "after", path, **denoising(path, 60))
+    before, after = (denoising_error(tmp_path / name, path) for name in ("before", "after"))
+    assert after < 0.8 * before
+    assert trained_part(weights(tmp_path / "before"), weights(tmp_path / "after")) == {"network", "decoder"}
+
+
+@pytest.mark.parametrize("kind", ["conservative", "direct"])
+def test_the_trunk_of_a_pretrained_model_can_be_transferred(path, unbroken, tmp_path, kind):
+    changes = {
+        "model": {"size": "tiny", "channels": 8, "max_neighbors": CAP, "kind": kind},
+        "start": {"model": str(unbroken / MODEL), "transfer": "trunk"},
+        "optimizer__learning_rate": 1e-12,
+    }
+    assert run(tmp_path, path, **changes)
+    before, after = weights(unbroken), weights(tmp_path)
+    trunk = [name for name in before if name.startswith("network.")]
+    assert trunk
+    for name in trunk:
+        assert (after[name] - before[name]).abs().max() < 1e-6, name
+    heads = [name for name in after if name.startswith("energy_head.mlp") and name.endswith("weight")]
+    assert not any(torch.allclose(after[name], before[name]) for name in heads)
+    with pytest.raises(ValueError, match=r"does not fit: `channels` 8 there and 16 here"):
+        run(tmp_path / "wide", path, **(changes | {"model": {"size": "tiny", "hidden": 16}}))
+
+
+def test_a_model_may_be_conditioned_on_charge_and_spin(path, tmp_path):
+    frames = read(path, ":")
+    for atoms in frames:
+        atoms.info |= {"charge": 1, "spin": 2}
+    write(tmp_path / "charged.xyz", frames)
+    options = {"size": "tiny", "channels": 8, "max_neighbors": CAP, "charge_spin": True}
+    assert run(tmp_path / "run", tmp_path / "charged.xyz", model=options)
+    assert load(tmp_path / "run" / MODEL).config.has_charge_spin

@@ -41,6 +41,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not training.train(config, output, resume=args.resume, max_steps=args.max_steps):
         return 3
+    if config.denoising is not None:
+        print(
+            f"{output / training.MODEL}: a trunk, for `start: {{model: ..., transfer: trunk}}` of another run"
+        )
+        return 0
     if int(os.environ.get("RANK", "0")) == 0:  # of the processes of torchrun, one exports
         _export(output / training.MODEL, config.licence)
     return 0

@@ -4,17 +4,20 @@ Everything random is derived from the seed of the run and a place in it (epoch, 
 needs only the number of batches behind it, and a resumed run continues bit for bit.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from orb_export.graph import Graph
 
 from .catalog import Catalog, StructureSet
+from .config import DenoisingOptions
 from .data import Labels, Sample, collate, random_rotation
 
 
@@ -33,17 +36,19 @@ class Batch:
     """
 
     def __init__(
-        self, graph: Graph, labels: Labels, *, counts: bool, seeds: Sequence[int], rows: Sequence[int]
+        self, graph: Graph, labels: Labels, *, noise: Tensor | None, counts: bool, rows: Sequence[int]
     ):
         self.graph, self.labels = graph, labels
+        self.noise = noise  # (N, 3) in units of its width, which was added to the positions; for denoising
         self.counts = counts  # False: only keeps the process in step with the others
-        self.seeds, self.rows = seeds, rows
+        self.rows = rows
 
     def to(self, device: torch.device | str, **_: Any) -> "Batch":
         """The same on another device; Lightning calls it."""
         labels = Labels(*(tensor.to(device) for tensor in self.labels))
         graph = self.graph.to_device(device)
-        return Batch(graph, labels, counts=self.counts, seeds=self.seeds, rows=self.rows)
+        noise = None if self.noise is None else self.noise.to(device)
+        return Batch(graph, labels, noise=noise, counts=self.counts, rows=self.rows)
 
 
 def epoch_batches(edges: Sequence[int], max_edges: int, generator: torch.Generator) -> Iterator[list[int]]:
@@ -127,33 +132,69 @@ class Plan(Sampler[list[Ticket]]):
         ]
 
 
-class _Uses(torch.utils.data.Dataset[tuple[Sample, Ticket]]):
-    """Structures by ticket, turned at random."""
+class Use(NamedTuple):
+    """A structure as one batch shows it."""
 
-    def __init__(self, structures: StructureSet, rotate: bool) -> None:
-        self.structures, self.rotate = structures, rotate
+    sample: Sample
+    noise: Tensor | None  # (N, 3)
+    ticket: Ticket
 
-    def __getitem__(self, ticket: Any) -> tuple[Sample, Ticket]:
-        sample = self.structures[ticket.row]
+
+class _Uses(torch.utils.data.Dataset[Use]):
+    """Structures by ticket, turned at random and, for denoising, with atoms displaced at random."""
+
+    def __init__(self, structures: StructureSet, rotate: bool, denoising: DenoisingOptions | None) -> None:
+        self.structures, self.rotate, self.denoising = structures, rotate, denoising
+
+    def __getitem__(self, ticket: Any) -> Use:
+        generator = torch.Generator().manual_seed(ticket.seed)
+        if self.denoising is not None:
+            sample, noise = _noised(self.structures, ticket.row, self.denoising, generator)
+        else:
+            sample, noise = self.structures[ticket.row], None
         if self.rotate:
-            sample = sample.rotated(random_rotation(torch.Generator().manual_seed(ticket.seed)))
-        return sample, ticket
+            rotation = random_rotation(generator)
+            sample = sample.rotated(rotation)
+            noise = None if noise is None else noise @ rotation
+        return Use(sample, noise, ticket)
 
 
-def _collate(uses: Sequence[tuple[Sample, Ticket]]) -> Batch:
-    samples, tickets = zip(*uses, strict=True)
+def _noised(
+    structures: StructureSet, row: int, options: DenoisingOptions, generator: torch.Generator
+) -> tuple[Sample, Tensor]:
+    """A structure with displaced atoms and new edges, and the noise in units of its width."""
+    atoms = structures.frames[row].copy()
+    low, high = math.log(options.min_sigma), math.log(options.max_sigma)
+    width = math.exp(low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64)))
+    noise = torch.randn(len(atoms), 3, generator=generator, dtype=torch.float64)
+    if len(atoms) > 1:
+        noise -= noise.mean(dim=0)  # a shift of the whole cannot be seen
+    atoms.positions += width * noise.numpy()
+    return structures.sample_of(atoms, row), noise
+
+
+def _collate(uses: Sequence[Use]) -> Batch:
+    samples, noises, tickets = zip(*uses, strict=True)
     graph, labels = collate(samples)
-    seeds, rows = [ticket.seed for ticket in tickets], [ticket.row for ticket in tickets]
-    return Batch(graph, labels, counts=tickets[0].counts, seeds=seeds, rows=rows)
+    noise = None if noises[0] is None else torch.cat(noises)
+    rows = [ticket.row for ticket in tickets]
+    return Batch(graph, labels, noise=noise, counts=tickets[0].counts, rows=rows)
 
 
 class TrainingLoader(DataLoader[Any]):
     """Batches of a plan; its state is the number of batches that have been handed out."""
 
-    def __init__(self, structures: StructureSet, plan: Plan, *, rotate: bool, workers: int) -> None:
-        super().__init__(
-            _Uses(structures, rotate), batch_sampler=plan, num_workers=workers, collate_fn=_collate
-        )
+    def __init__(
+        self,
+        structures: StructureSet,
+        plan: Plan,
+        *,
+        rotate: bool,
+        workers: int,
+        denoising: DenoisingOptions | None = None,
+    ) -> None:
+        uses = _Uses(structures, rotate, denoising)
+        super().__init__(uses, batch_sampler=plan, num_workers=workers, collate_fn=_collate)
         self.plan, self.handed_out = plan, 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -172,16 +213,20 @@ class TrainingLoader(DataLoader[Any]):
 
 
 def evaluation_loader(
-    structures: StructureSet, catalog: Catalog, max_edges: int, workers: int
+    structures: StructureSet,
+    catalog: Catalog,
+    max_edges: int,
+    workers: int,
+    denoising: DenoisingOptions | None = None,
 ) -> DataLoader[Any]:
-    """Batches of a held-out part in its order, unturned."""
+    """Batches of a held-out part in its order, unturned; noise is the same every time."""
     batches: list[list[Ticket]] = [[]]
     total = 0
     for row, edges in zip(catalog.rows.tolist(), catalog.n_edges.tolist(), strict=True):
         if batches[-1] and total + edges > max_edges:
             batches.append([])
             total = 0
-        batches[-1].append(Ticket(row, 0, True))
+        batches[-1].append(Ticket(row, row, True))
         total += edges
-    uses = _Uses(structures, rotate=False)
+    uses = _Uses(structures, False, denoising)
     return DataLoader(uses, batch_sampler=batches, num_workers=workers, collate_fn=_collate)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ase import Atoms
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -115,8 +116,16 @@ def fit_references(composition: NDArray[Any], energy: NDArray[np.float64]) -> Te
 class StructureSet(Sequence[Sample]):
     """The graphs and labels of the files of a config, read on demand or held in memory."""
 
-    def __init__(self, files: Sequence[str], options: DataOptions, max_neighbors: int, charge_spin: bool):
-        self.frames = Selection(files)
+    def __init__(
+        self,
+        files: Sequence[str],
+        options: DataOptions,
+        max_neighbors: int,
+        charge_spin: bool,
+        *,
+        labelled: bool = True,
+    ) -> None:
+        self.frames, self.labelled = Selection(files), labelled
         self.source_key, self.max_neighbors, self.charge_spin = (
             options.source_key,
             max_neighbors,
@@ -134,9 +143,13 @@ class StructureSet(Sequence[Sample]):
         return self._read(index) if self.memory is None else self.memory[index]
 
     def _read(self, index: int) -> Sample:
-        atoms = self.frames[index]
+        return self.sample_of(self.frames[index], index)
+
+    def sample_of(self, atoms: Atoms, index: int) -> Sample:
+        """The sample of a structure of the set whose atoms may have been moved."""
         source = str(atoms.info.get(self.source_key, self.frames.path(index).stem))
-        return make_sample(atoms, self.frames.place(index), self.max_neighbors, self.charge_spin, source)
+        place = self.frames.place(index)
+        return make_sample(atoms, place, self.max_neighbors, self.charge_spin, source, labelled=self.labelled)
 
     def _summaries(self, workers: int) -> list[Summary]:
         if self.memory is not None:

@@ -94,8 +94,17 @@ def read_samples(files: Sequence[str | Path], max_neighbors: int, charge_spin: b
     return [make_sample(frames[i], frames.place(i), max_neighbors, charge_spin) for i in bar]
 
 
-def make_sample(atoms: Any, place: str, max_neighbors: int, charge_spin: bool, source: str = "") -> Sample:
-    """Graph and labels of a structure; `place` names it in errors. Raises ValueError."""
+def make_sample(
+    atoms: Any, place: str, max_neighbors: int, charge_spin: bool, source: str = "", *, labelled: bool = True
+) -> Sample:
+    """Graph and labels of a structure; `place` names it in errors. Raises ValueError.
+
+    Unless `labelled`, calculators are ignored and the labels are zero.
+    """
+    if not labelled:
+        energy, forces = np.zeros(1), np.zeros((len(atoms), 3))
+        labels = Labels(*map(torch.from_numpy, (energy, forces, np.full((1, 6), np.nan))))
+        return Sample(_graph(atoms, place, max_neighbors, charge_spin), labels, source or place)
     if atoms.calc is None:
         raise ValueError(f"{place}: no energy and forces")
     try:
@@ -113,11 +122,14 @@ def make_sample(atoms: Any, place: str, max_neighbors: int, charge_spin: bool, s
         torch.as_tensor(forces, dtype=torch.float64),
         torch.as_tensor(stress, dtype=torch.float64)[None],
     )
+    return Sample(_graph(atoms, place, max_neighbors, charge_spin), labels, source or place)
+
+
+def _graph(atoms: Any, place: str, max_neighbors: int, charge_spin: bool) -> Graph:
     try:
-        graph = from_atoms(atoms, max_neighbors, needs_charge_spin=charge_spin)
+        return from_atoms(atoms, max_neighbors, needs_charge_spin=charge_spin)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{place}: {error}") from None
-    return Sample(graph, labels, source or place)
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Graph, Labels]:

@@ -85,7 +85,7 @@ def initial_model(config: TrainConfig, structures: StructureSet, catalog: Catalo
         _set_energy_statistics(model, catalog, references)
     model.energy_head.reference.requires_grad_(config.reference_mode == "trained")
     model.decoder.requires_grad_(False)  # only denoising uses it
-    return model
+    return model.train()
 
 
 def _check_given(config: TrainConfig, catalog: Catalog) -> None:

@@ -169,6 +169,13 @@ def loss_terms(
     }
 
 
+def denoising_loss(model: OrbV3, graph: Graph, noise: Tensor, pool: Pool = ALONE) -> Tensor:
+    """Mean squared error of the decoder's guess of the noise (N, 3) that displaced the atoms."""
+    guess = model.decoder(model.node_features(graph, graph.vectors)).to(torch.float64)
+    loss: Tensor = pool.share(len(noise)) * (guess - noise).square().mean()
+    return loss
+
+
 def _energy_loss(model: OrbV3, graph: Graph, energy: Tensor, target: Tensor, pool: Pool) -> Tensor:
     head = model.energy_head
     references = torch.zeros_like(energy).index_add(0, graph.batch, head.references(graph.numbers))

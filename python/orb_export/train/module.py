@@ -13,7 +13,7 @@ from orb_export.model import OrbV3
 
 from .batches import Batch
 from .config import LossWeights, TrainConfig
-from .losses import Pool, loss_terms, predict
+from .losses import Pool, denoising_loss, loss_terms, predict
 
 # The published fine-tuning script: the rate climbs to ten times its value and falls to a tenth of it.
 ONE_CYCLE_PEAK = ONE_CYCLE_FALL = 10.0
@@ -44,18 +44,29 @@ class OrbModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The part of this process in the loss of a batch."""
+        if batch.noise is not None:
+            loss = denoising_loss(self.model, batch.graph, batch.noise, self.pool(batch.counts))
+            self._log({"train/denoising_loss": loss.detach()}, batch)
+            return self._finite(loss, batch)
         weights = self.loss_weights(self.global_step)
         loss, terms = loss_terms(self.model, batch.graph, batch.labels, weights, self.pool(batch.counts))
+        self._log({f"train/{name}": value for name, value in terms.items()}, batch)
+        self.log("forces_mae", terms["forces_mae"], prog_bar=True, logger=False, batch_size=1)
+        return self._finite(loss, batch)
+
+    def _finite(self, loss: Tensor, batch: Batch) -> Tensor:
         if not torch.isfinite(loss):
             raise RuntimeError(
                 f"train: the loss is {float(loss)} at step {self.global_step}, with structures {batch.rows}"
             )
-        self._log({f"train/{name}": value for name, value in terms.items()}, batch)
-        self.log("forces_mae", terms["forces_mae"], prog_bar=True, logger=False, batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Errors of the average of weights: energies per atom (eV), force components (eV/angstrom)."""
+        if batch.noise is not None:
+            loss = denoising_loss(self.model, batch.graph, batch.noise)
+            self.log("validation/denoising_loss", loss, batch_size=len(batch.noise), sync_dist=True)
+            return
         with torch.enable_grad():
             prediction = predict(self.model, batch.graph)
         energy = (prediction.energy.detach() - batch.labels.energy).abs() / batch.graph.counts
@@ -99,6 +110,11 @@ class OrbModule(pl.LightningModule):
 
 def freeze_unused(model: OrbV3, config: TrainConfig) -> None:
     """Stop gradients of heads whose terms have no weight: processes would wait for them forever."""
+    if config.denoising is not None:
+        model.requires_grad_(False)
+        model.network.requires_grad_(True)
+        model.decoder.requires_grad_(True)
+        return
     loss = config.loss
     if not loss.confidence:
         model.confidence_head.requires_grad_(False)

@@ -53,14 +53,20 @@ class RunData:
 
     def __init__(self, config: TrainConfig, model: OrbConfig) -> None:
         data = config.data
-        self.data, self.model = data, model
+        self.data, self.model, self.denoising = data, model, config.denoising
         self.structures = self._read(data.train)
         catalog = filtered(self.structures.catalog, data)
         self.training, self.held_out = split(catalog, data.validation_fraction, data.split, config.seed)
         self.validation = self._read(data.validation) if data.validation else None
 
     def _read(self, files: Sequence[str]) -> StructureSet:
-        return StructureSet(files, self.data, self.model.max_neighbors, self.model.has_charge_spin)
+        return StructureSet(
+            files,
+            self.data,
+            self.model.max_neighbors,
+            self.model.has_charge_spin,
+            labelled=self.denoising is None,
+        )
 
     def held_out_samples(self) -> Iterator[tuple[str, Iterable[Sample]]]:
         """Name and structures of every set that was not trained on."""
@@ -78,7 +84,9 @@ class RunData:
             sets.append((self.structures, self.held_out))
         if self.validation is not None:
             sets.append((self.validation, self.validation.catalog))
-        return [evaluation_loader(*part, self.data.max_edges, self.data.workers) for part in sets]
+        return [
+            evaluation_loader(*part, self.data.max_edges, self.data.workers, self.denoising) for part in sets
+        ]
 
 
 def train(config: TrainConfig, output: Path, *, resume: bool = False, max_steps: int | None = None) -> bool:
@@ -105,7 +113,13 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, max_steps:
         for message in _ADVICE:
             warnings.filterwarnings("ignore", message)
         trainer = _trainer(config, output, steps, plan)
-        loader = TrainingLoader(data.structures, plan, rotate=config.data.rotate, workers=config.data.workers)
+        loader = TrainingLoader(
+            data.structures,
+            plan,
+            rotate=config.data.rotate,
+            workers=config.data.workers,
+            denoising=config.denoising,
+        )
         validation = data.validation_loaders()
         trainer.fit(
             module, loader, validation or None, ckpt_path=_last_checkpoint(output) if resume else None
@@ -130,6 +144,8 @@ def _finish(config: TrainConfig, output: Path, model: OrbV3, data: RunData) -> N
 
     model = model.eval().requires_grad_(False)
     checkpoint.save(model, output / MODEL)
+    if config.denoising is not None:  # there is only a trunk
+        return
     reports = {}
     for name, samples in data.held_out_samples():
         found = report.evaluate(model, samples)
