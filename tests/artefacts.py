@@ -12,7 +12,12 @@ from orb_export.model import OrbConfig, OrbV3
 
 
 def tiny_model(
-    kind: str, *, cap: int = 20, has_charge_spin: bool = False, dtype: torch.dtype = torch.float64
+    kind: str,
+    *,
+    cap: int = 20,
+    has_charge_spin: bool = False,
+    dtype: torch.dtype = torch.float64,
+    layers: int = 2,
 ) -> OrbV3:
     """Random weights, with normalizers and references away from their neutral values."""
     torch.manual_seed(11)
@@ -22,7 +27,7 @@ def tiny_model(
         channels=16,
         hidden=32,
         head_hidden=16,
-        layers=2,
+        layers=layers,
         has_charge_spin=has_charge_spin,
         has_stress=not (has_charge_spin and kind == "direct"),
         name=f"tiny-{kind}",

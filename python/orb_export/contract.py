@@ -63,3 +63,10 @@ OUTPUTS: Final = {
         Field("node_stress", "float64", (6,), "eV/angstrom^3"),  # Voigt xx yy zz yz xz xy
     ),
 }
+
+WHOLE_PROGRAM: Final = "whole"
+# The same potential as a chain of steps, methods of the modules of model/chain.py, in the order of a walk;
+# those of `layer` exist for every layer. Direct potentials need no gradient steps.
+STEPS: Final = ("nodes.encode", "edges.encode", "layer.message", "layer.update", "readout.evaluate")
+GRADIENT_STEPS: Final = ("layer.update_vjp", "layer.message_vjp", "edges.encode_vjp")
+WEIGHTS_ENTRY: Final = "orb_export_weights.safetensors"  # of the steps, in an AOTInductor artefact

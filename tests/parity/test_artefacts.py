@@ -45,7 +45,7 @@ def exported(request, format, tmp_path_factory) -> Exported:
     kind, has_charge_spin, dtype = CASES[request.param]
     model = tiny_model(kind, has_charge_spin=has_charge_spin, dtype=dtype)
     file = tmp_path_factory.mktemp("artefacts") / (request.param + SUFFIXES[format])
-    export_model(model, file, format=format, verified=False)
+    export_model(model, file, format=format, verified=False, with_steps=False)
     return Exported(model, file)
 
 

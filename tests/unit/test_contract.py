@@ -21,6 +21,13 @@ NAMES = {
     "kDirectOutputs": contract.OUTPUTS["direct"],
 }
 
+STEPS = {"kSteps": contract.STEPS, "kGradientSteps": contract.GRADIENT_STEPS}
+TEXTS = {
+    "kMetadataEntry": contract.METADATA_ENTRY,
+    "kWholeProgram": contract.WHOLE_PROGRAM,
+    "kWeightsEntry": contract.WEIGHTS_ENTRY,
+}
+
 
 @pytest.fixture(scope="module")
 def definitions() -> dict[str, str]:
@@ -30,7 +37,7 @@ def definitions() -> dict[str, str]:
 
 
 def test_every_constant_of_the_header_is_compared(definitions):
-    assert definitions.keys() == NUMBERS.keys() | NAMES.keys() | {"kMetadataEntry", "kTieDirection"}
+    assert definitions.keys() == {*NUMBERS, *NAMES, *STEPS, *TEXTS, "kTieDirection"}
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -43,7 +50,16 @@ def test_fields_have_the_same_names_in_the_same_order(definitions, name):
     assert re.findall(r'"(\w+)"', definitions[name]) == [field.name for field in NAMES[name]]
 
 
-def test_metadata_entry_and_tie_direction_agree(definitions):
-    assert definitions["kMetadataEntry"].strip() == f'"{contract.METADATA_ENTRY}"'
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_have_the_same_names_in_the_same_order(definitions, name):
+    assert tuple(re.findall(r'"([\w.]+)"', definitions[name])) == STEPS[name]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_agree(definitions, name):
+    assert definitions[name].strip() == f'"{TEXTS[name]}"'
+
+
+def test_tie_directions_agree(definitions):
     direction = re.findall(r"[\d.]+", definitions["kTieDirection"])
     assert tuple(float(x) for x in direction) == contract.TIE_DIRECTION

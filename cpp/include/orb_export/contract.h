@@ -21,4 +21,12 @@ inline constexpr std::array<const char *, 3> kConservativeOutputs = {"energy", "
 inline constexpr std::array<const char *, 6> kDirectOutputs = {"energy",      "edge_gradient", "confidence",
                                                                "node_forces", "force_offset",  "node_stress"};
 
+inline constexpr const char *kWholeProgram = "whole";
+// The potential as a chain of steps, see python/orb_export/model/chain.py.
+inline constexpr std::array<const char *, 5> kSteps = {"nodes.encode", "edges.encode", "layer.message",
+                                                       "layer.update", "readout.evaluate"};
+inline constexpr std::array<const char *, 3> kGradientSteps = {"layer.update_vjp", "layer.message_vjp",
+                                                               "edges.encode_vjp"};
+inline constexpr const char *kWeightsEntry = "orb_export_weights.safetensors";
+
 }    // namespace orb_export

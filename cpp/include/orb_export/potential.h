@@ -61,7 +61,12 @@ struct Metadata {
   bool has_charge_spin = false;    // conditioned on charge and spin
   bool has_stress = false;
   std::vector<int> elements;    // atomic numbers the model accepts
-  std::string json;             // the whole record
+  // Names of the compiled programs: the whole potential and perhaps its steps (contract.h); and the sizes of
+  // the network.
+  std::vector<std::string> programs;
+  int64_t channels = 0, hidden = 0, layers = 0;
+  bool has_steps() const { return programs.size() > 1; }
+  std::string json;    // the whole record
 };
 
 struct Options {
@@ -76,6 +81,14 @@ class ORB_EXPORT_API Potential {
   virtual const Metadata &metadata() const = 0;
   // Throws std::invalid_argument for bad input and std::runtime_error for a failed or non-finite evaluation.
   virtual Result evaluate(const Graph &graph, const Request &request = {}) = 0;
+  // The same by the steps, `chunk` edges at a time; the edge features before layer l are stored where
+  // kept[l], and computed again elsewhere (see plan.h). evaluate() chooses both itself: this is for tests and
+  // measurements.
+  virtual Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
+                                    const std::vector<bool> &kept) = 0;
+  // Bytes that such an evaluation will use beyond the weights and the arrays of the host, at its worst
+  // moment. Throws std::invalid_argument when it cannot keep the memory limit.
+  virtual int64_t predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request = {}) const = 0;
 };
 
 // Throws std::invalid_argument, naming the file and both sides of whatever does not fit.

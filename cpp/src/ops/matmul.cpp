@@ -3,19 +3,22 @@
 // MKL, which ATen and Inductor call, does not use AVX-512 on processors of other makers than its own and runs
 // at half speed there. oneDNN has no such preference, but ATen calls it for float32 only through this
 // internal op.
-#include <ATen/core/Tensor.h>
+#include "matmul.h"
+
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include <optional>
 #include <string_view>
 
+namespace orb_export {
 namespace {
 
 using LinearPointwise = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &,
                                    std::string_view, c10::List<std::optional<at::Scalar>>,
                                    std::optional<std::string_view>);
+
+}    // namespace
 
 at::Tensor matmul(const at::Tensor &rows, const at::Tensor &matrix, const std::optional<at::Tensor> &bias) {
   TORCH_CHECK(rows.dim() == 2 && matrix.dim() == 2 && rows.size(1) == matrix.size(0),
@@ -31,8 +34,8 @@ at::Tensor matmul(const at::Tensor &rows, const at::Tensor &matrix, const std::o
                      std::nullopt);
 }
 
-}    // namespace
+}    // namespace orb_export
 
 TORCH_LIBRARY_FRAGMENT(orb_export, m) { m.def("matmul(Tensor rows, Tensor matrix, Tensor? bias) -> Tensor"); }
 
-TORCH_LIBRARY_IMPL(orb_export, CPU, m) { m.impl("matmul", matmul); }
+TORCH_LIBRARY_IMPL(orb_export, CPU, m) { m.impl("matmul", orb_export::matmul); }

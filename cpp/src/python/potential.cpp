@@ -32,9 +32,8 @@ void check_shape(const py::array &array, const char *name, py::ssize_t rows, py:
                               needs);
 }
 
-py::dict evaluate(Potential &potential, const Integers &numbers, const Integers &centers,
-                  const Integers &neighbors, const Reals &vectors, const Reals &positions, const Reals &cell,
-                  double charge, double spin) {
+Graph to_graph(const Integers &numbers, const Integers &centers, const Integers &neighbors,
+               const Reals &vectors, const Reals &positions, const Reals &cell, double charge, double spin) {
   const py::ssize_t n = numbers.size(), e = centers.size();
   check_shape(numbers, "numbers", n, 1);
   check_shape(centers, "centers", e, 1);
@@ -53,18 +52,34 @@ py::dict evaluate(Potential &potential, const Integers &numbers, const Integers 
   std::copy(cell.data(), cell.data() + 9, graph.cell.begin());
   graph.charge = charge;
   graph.spin = spin;
+  return graph;
+}
+
+py::dict to_dict(const Result &result, py::ssize_t n, const Request &request) {
+  py::dict out;
+  out["energy"] = result.energy;
+  if (request.forces) {
+    out["forces"] = to_array(result.forces.data(), {n, 3});
+    out["stress"] = to_array(result.stress.data(), {6});
+    out["strain_gradient"] = to_array(result.strain_gradient.data(), {3, 3});
+  }
+  if (request.confidence) out["confidence"] = to_array(result.confidence.data(), {n, kConfidenceBins});
+  return out;
+}
+
+py::dict evaluate(Potential &potential, const Integers &numbers, const Integers &centers,
+                  const Integers &neighbors, const Reals &vectors, const Reals &positions, const Reals &cell,
+                  double charge, double spin, bool forces, bool confidence, int64_t chunk,
+                  const std::vector<bool> &kept) {
+  const Graph graph = to_graph(numbers, centers, neighbors, vectors, positions, cell, charge, spin);
+  const Request request = {forces, confidence};
   Result result;
   {
     py::gil_scoped_release release;
-    result = potential.evaluate(graph);
+    result = chunk == 0 ? potential.evaluate(graph, request)
+                        : potential.evaluate_in_chunks(graph, request, chunk, kept);
   }
-  py::dict out;
-  out["energy"] = result.energy;
-  out["forces"] = to_array(result.forces.data(), {n, 3});
-  out["stress"] = to_array(result.stress.data(), {6});
-  out["strain_gradient"] = to_array(result.strain_gradient.data(), {3, 3});
-  out["confidence"] = to_array(result.confidence.data(), {n, kConfidenceBins});
-  return out;
+  return to_dict(result, graph.n_atoms, request);
 }
 
 }    // namespace
@@ -75,19 +90,30 @@ void bind_potential(py::module_ &m) {
       .def_property_readonly("file_sha256", [](const Potential &p) { return p.metadata().file_sha256; })
       .def("evaluate", &evaluate, py::arg("numbers"), py::arg("centers"), py::arg("neighbors"),
            py::arg("vectors"), py::arg("positions"), py::arg("cell"), py::arg("charge") = 0.0,
-           py::arg("spin") = 1.0,
+           py::arg("spin") = 1.0, py::arg("forces") = true, py::arg("confidence") = true,
+           py::arg("chunk") = 0, py::arg("kept") = std::vector<bool>(),
            "Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3, Voigt), strain_gradient (eV) and "
-           "confidence of a graph; lengths in angstrom.");
+           "confidence of a graph; lengths in angstrom. Without forces there is no stress and no "
+           "strain_gradient. "
+           "For tests: `chunk` edges at a time, storing the edge features before the layers that are `kept`.")
+      .def(
+          "predict_memory",
+          [](const Potential &p, int64_t n_atoms, int64_t n_edges, bool forces) {
+            return p.predict_memory(n_atoms, n_edges, {forces, true});
+          },
+          py::arg("n_atoms"), py::arg("n_edges"), py::arg("forces") = true,
+          "Bytes that an evaluation will use beyond weights and inputs.");
   m.def(
       "load_potential",
-      [](const std::string &path, const std::string &device, int threads) {
+      [](const std::string &path, const std::string &device, int threads, int64_t memory_limit) {
         py::gil_scoped_release release;
         Options options;
         options.device = device;
         options.threads = threads;
+        options.memory_limit = memory_limit;
         return load_potential(path, options);
       },
-      py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0);
+      py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0, py::arg("memory_limit") = 0);
   m.def("runtime_versions", [] {
     const Runtime *runtime = orb_export_runtime();
     py::dict versions;

@@ -1,7 +1,12 @@
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
+#include <map>
+
+#include "orb_export/contract.h"
+#include "steps.h"
 #include "tensors.h"
+#include "weights.h"
 
 namespace orb_export {
 namespace {
@@ -25,7 +30,48 @@ class AotiBackend : public Backend {
   torch::inductor::AOTIModelPackageLoader loader_;
 };
 
+using Loader = torch::inductor::AOTIModelPackageLoader;
+
+// "layer.message" -> "layers.2." for layer 2, "nodes.encode" -> "nodes.": what the names of its weights begin
+// with
+std::string piece_of(const std::string &step, int64_t layer) {
+  const std::string piece = step.substr(0, step.find('.') + 1);
+  return piece == "layer." ? "layers." + std::to_string(layer) + "." : piece;
+}
+
+class AotiSteps : public Steps {
+ public:
+  AotiSteps(const std::string &path, const Metadata &metadata, int device) {
+    for (const std::string &name : metadata.programs)
+      if (name != kWholeProgram)
+        loaders_[name] =
+            std::make_unique<Loader>(path, name, false, 1, static_cast<c10::DeviceIndex>(device));
+    for (const auto &[name, tensor] : map_weights(path)) weights_[name] = tensor.to(torch_device(device));
+  }
+
+  std::vector<at::Tensor> run(const char *step, int64_t layer, std::vector<at::Tensor> inputs) override {
+    for (at::Tensor &input : inputs) input = input.contiguous();    // what the programs are compiled for
+    const std::string piece = piece_of(step, layer);
+    for (auto at = weights_.lower_bound(piece); at != weights_.end() && at->first.rfind(piece, 0) == 0; ++at)
+      inputs.push_back(at->second);    // in the order of their names
+    return loaders_.at(step)->run(inputs);
+  }
+
+  std::pair<at::Tensor, at::Tensor> projections(int64_t layer) override {
+    const std::string name = "projections." + std::to_string(layer);
+    return {weights_.at(name + ".center"), weights_.at(name + ".neighbor")};
+  }
+
+ private:
+  std::map<std::string, std::unique_ptr<Loader>> loaders_;
+  std::map<std::string, at::Tensor> weights_;
+};
+
 }    // namespace
+
+std::unique_ptr<Steps> open_aoti_steps(const std::string &path, const Metadata &metadata, int device) {
+  return std::make_unique<AotiSteps>(path, metadata, device);
+}
 
 std::unique_ptr<Backend> open_aoti(const std::string &path, const Metadata &metadata, int device) {
   try {

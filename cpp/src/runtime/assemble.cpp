@@ -139,13 +139,14 @@ void remove_torque(const double *positions, int64_t n, double *forces) {
   for (int64_t i = 0; i < n; ++i) add_cross(relative(i), mu.data(), forces + 3 * i);
 }
 
-Result assemble(const Graph &graph, const Metadata &metadata, const RawOutputs &raw) {
+Result assemble(const Graph &graph, const Metadata &metadata, const Request &request, const RawOutputs &raw) {
   const int64_t n = graph.n_atoms;
   require_finite(&raw.energy, 1, "energy");
-  require_finite(raw.edge_gradient, 3 * graph.n_edges, "edge gradient");
   Result result;
   result.energy = raw.energy;
-  result.confidence.assign(raw.confidence, raw.confidence + n * kConfidenceBins);
+  if (request.confidence) result.confidence.assign(raw.confidence, raw.confidence + n * kConfidenceBins);
+  if (!request.forces) return result;
+  require_finite(raw.edge_gradient, 3 * graph.n_edges, "edge gradient");
   result.forces.assign(static_cast<size_t>(3 * n), 0.0);
   for (int64_t e = 0; e < graph.n_edges; ++e)
     for (int a = 0; a < 3; ++a) {

@@ -8,7 +8,8 @@
 namespace orb_export {
 
 // Throws std::runtime_error when an output is not finite.
-Result assemble(const Graph &graph, const Metadata &metadata, const RawOutputs &raw);
+// Leaves empty what `request` does not ask for.
+Result assemble(const Graph &graph, const Metadata &metadata, const Request &request, const RawOutputs &raw);
 
 // Removes from `forces` (n, 3) their torque about the unweighted centroid of `positions` (n, 3), by adding
 // r x mu where M mu = -torque and M = sum r r^T - (sum r^2) 1; directions without inertia are left alone.

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "orb_export/contract.h"
@@ -74,27 +75,40 @@ class Reader {
              : "is not an orb_export artefact: it is no zip archive");
   }
 
-  Entry find_record(const std::string &directory) {
+  // From the end record, which every archive has.
+  std::pair<uint64_t, uint64_t> directory_span() {
+    const std::string end = end_record();
+    const uint64_t size = little_endian(end, 12, 4), offset = little_endian(end, 16, 4);
+    if (size == kZip64 || offset == kZip64)
+      fail("is a zip64 archive (4 GiB or more), which this runtime does not read");
+    return {offset, size};
+  }
+
+  Entry find(const std::string &directory, const char *wanted) {
     for (size_t at = 0; at + kCentralSize <= directory.size();) {
       if (little_endian(directory, at, 4) != kCentralSignature)
         fail("is altered: its zip directory is damaged");
       const size_t name = little_endian(directory, at + 28, 2);
       const size_t tail = little_endian(directory, at + 30, 2) + little_endian(directory, at + 32, 2);
-      if (directory.compare(at + kCentralSize, name, kMetadataEntry) == 0)
+      if (directory.compare(at + kCentralSize, name, wanted) == 0)
         return {little_endian(directory, at + 42, 4), little_endian(directory, at + 24, 4),
                 little_endian(directory, at + 10, 2), little_endian(directory, at + 16, 4)};
       at += kCentralSize + name + tail;
     }
-    fail("is not an orb_export artefact: the archive has no record `" + std::string(kMetadataEntry) + "`");
+    fail("is not an orb_export artefact: the archive has no record `" + std::string(wanted) + "`");
+  }
+
+  // Where the bytes of an uncompressed entry begin; `what` is its name in messages.
+  uint64_t content(const Entry &entry, const char *what) {
+    if (entry.method != 0) fail("is altered: its " + std::string(what) + " is compressed");
+    const std::string header = read(entry.offset, kLocalSize);
+    if (little_endian(header, 0, 4) != kLocalSignature)
+      fail("is altered: its " + std::string(what) + " is not where the directory says");
+    return entry.offset + kLocalSize + little_endian(header, 26, 2) + little_endian(header, 28, 2);
   }
 
   std::string read_record(const Entry &entry, uint64_t directory_offset) {
-    if (entry.method != 0) fail("is altered: its metadata record is compressed");
-    const std::string header = read(entry.offset, kLocalSize);
-    if (little_endian(header, 0, 4) != kLocalSignature)
-      fail("is altered: its metadata record is not where the directory says");
-    const uint64_t start =
-        entry.offset + kLocalSize + little_endian(header, 26, 2) + little_endian(header, 28, 2);
+    const uint64_t start = content(entry, "metadata record");
     std::string record = read(start, entry.size);
     if (start + entry.size != directory_offset) fail("is altered: its metadata record is not the last entry");
     if (crc32(record) != entry.crc) fail("is altered: the checksum of its metadata record does not match");
@@ -127,16 +141,20 @@ class Reader {
 
 Container read_container(const std::string &path) {
   Reader reader(path);
-  const std::string end = reader.end_record();
-  const uint64_t directory_size = little_endian(end, 12, 4), directory_offset = little_endian(end, 16, 4);
-  if (directory_size == kZip64 || directory_offset == kZip64)
-    reader.fail("is a zip64 archive (4 GiB or more), which this runtime does not read");
-  const Entry entry = reader.find_record(reader.read(directory_offset, directory_size));
+  const auto [offset, size] = reader.directory_span();
+  const Entry entry = reader.find(reader.read(offset, size), kMetadataEntry);
   Container container;
-  container.record = reader.read_record(entry, directory_offset);
+  container.record = reader.read_record(entry, offset);
   container.payload_bytes = entry.offset;
   reader.hash(container);
   return container;
+}
+
+Span find_entry(const std::string &path, const char *name) {
+  Reader reader(path);
+  const auto [offset, size] = reader.directory_span();
+  const Entry entry = reader.find(reader.read(offset, size), name);
+  return {reader.content(entry, name), entry.size};
 }
 
 }    // namespace orb_export

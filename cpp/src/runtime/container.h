@@ -16,4 +16,12 @@ struct Container {
 // Throws std::invalid_argument, naming the file, when it cannot be read, is no artefact or is cut short.
 Container read_container(const std::string &path);
 
+// Bytes of a file.
+struct Span {
+  uint64_t offset = 0, size = 0;
+};
+
+// Where an uncompressed entry of the archive lies. Throws std::invalid_argument.
+Span find_entry(const std::string &path, const char *name);
+
 }    // namespace orb_export

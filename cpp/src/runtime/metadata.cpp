@@ -47,6 +47,8 @@ class Record {
     fail("has `" + name + "` " + has + " but this runtime needs " + needs);
   }
 
+  bool has(const std::string &name) const { return json_.find(name) != nullptr; }
+
   double number(const std::string &name) const {
     const double *value = member(name).number();
     if (!value || !std::isfinite(*value)) fail("has a metadata record whose `" + name + "` is no number");
@@ -175,6 +177,20 @@ std::vector<int> read_elements(const Record &record) {
   return elements;
 }
 
+// Artefacts older than the chain have no such list, only the whole program.
+std::vector<std::string> read_programs(const Record &record, const std::string &kind) {
+  if (!record.has("programs")) return {kWholeProgram};
+  std::vector<std::string> programs;
+  for (const Json &program : record.array("programs"))
+    programs.push_back(program.string() ? *program.string() : "?");
+  std::vector<std::string> whole = {kWholeProgram}, all = whole;
+  all.insert(all.end(), kSteps.begin(), kSteps.end());
+  if (kind == "conservative") all.insert(all.end(), kGradientSteps.begin(), kGradientSteps.end());
+  if (programs != whole && programs != all)
+    record.mismatch("programs", quote(programs), quote(whole) + " alone or " + quote(all));
+  return programs;
+}
+
 void check_payload(const Record &record, const Container &container) {
   const int64_t bytes = record.integer("payload_bytes");
   if (bytes != static_cast<int64_t>(container.payload_bytes))
@@ -222,6 +238,10 @@ Metadata read_metadata(const std::string &path, const Container &container,
   metadata.has_charge_spin = record.boolean("has_charge_spin");
   metadata.has_stress = record.boolean("has_stress");
   metadata.elements = read_elements(record);
+  metadata.channels = record.integer("sizes.channels");
+  metadata.hidden = record.integer("sizes.hidden");
+  metadata.layers = record.integer("sizes.layers");
+  metadata.programs = read_programs(record, metadata.kind);
   return metadata;
 }
 

@@ -1,6 +1,9 @@
 #include "orb_export/potential.h"
 
+#include <mutex>
+
 #include "assemble.h"
+#include "chain.h"
 #include "container.h"
 #include "graph_checks.h"
 #include "metadata.h"
@@ -16,27 +19,87 @@ namespace {
 
 class CompiledPotential : public Potential {
  public:
-  CompiledPotential(Metadata metadata, std::unique_ptr<Backend> backend)
-      : metadata_(std::move(metadata)), backend_(std::move(backend)) {}
+  CompiledPotential(const std::string &path, Metadata metadata, int device, int64_t memory_limit)
+      : path_(path),
+        metadata_(std::move(metadata)),
+        device_(device),
+        memory_limit_(memory_limit),
+        backend_(metadata_.format == "aoti" ? open_aoti(path, metadata_, device)
+                                            : open_torchscript(path, metadata_, device)) {}
 
   const Metadata &metadata() const override { return metadata_; }
 
-  Result evaluate(const Graph &graph, const Request &) override {
+  int64_t predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request) const override {
+    const Problem problem = problem_of(metadata_, n_atoms, n_edges, request.forces);
+    if (uses_whole(problem, request)) return predicted_bytes_of_whole(problem);
+    return predicted_bytes(problem, choose_plan(problem, memory_limit_));
+  }
+
+  Result evaluate(const Graph &graph, const Request &request) override {
     check_graph(graph, metadata_);
-    RawOutputs raw;
+    const Problem problem = problem_of(metadata_, graph.n_atoms, graph.n_edges, request.forces);
+    if (uses_whole(problem, request))
+      return assemble(graph, metadata_, request, attempt(graph, [&] { return backend_->run(graph); }));
+    return walk(graph, request, choose_plan(problem, memory_limit_));
+  }
+
+  Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
+                            const std::vector<bool> &kept) override {
+    check_graph(graph, metadata_);
+    const Plan plan = {chunk, kept};
+    check_plan(plan, metadata_);
+    return walk(graph, request, plan);
+  }
+
+ private:
+  Result walk(const Graph &graph, const Request &request, const Plan &plan) {
+    NoExchange alone;
+    const RawOutputs raw = attempt(graph, [&] { return chain().run(graph, plan, request.forces, alone); });
+    return assemble(graph, metadata_, request, raw);
+  }
+
+  template <class Function>
+  RawOutputs attempt(const Graph &graph, const Function &function) const {
     try {
-      raw = backend_->run(graph);
+      return function();
     } catch (const std::exception &error) {
       throw std::runtime_error("evaluate: model `" + metadata_.model + "` failed on " +
                                std::to_string(graph.n_atoms) + " atoms and " + std::to_string(graph.n_edges) +
                                " edges: " + short_message(error));
     }
-    return assemble(graph, metadata_, raw);
   }
 
- private:
+  // The whole program is the fastest for forces, the chain for an energy alone or where memory is short.
+  bool uses_whole(const Problem &problem, const Request &request) const {
+    const bool fits = memory_limit_ == 0 || predicted_bytes_of_whole(problem) <= memory_limit_;
+    if (metadata_.has_steps()) return fits && request.forces;
+    if (fits) return true;
+    throw std::invalid_argument("evaluate: `memory_limit` is " + std::to_string(memory_limit_) +
+                                " bytes but " + std::to_string(problem.n_atoms) + " atoms and " +
+                                std::to_string(problem.n_edges) + " edges need " +
+                                std::to_string(predicted_bytes_of_whole(problem)) + ", and `" + path_ +
+                                "` has no steps to save memory with: export it again, without --no-steps");
+  }
+
+  // Opened when first needed: few hosts need both the whole program and the steps.
+  Chain &chain() {
+    std::call_once(chain_opened_, [this] {
+      if (read_container(path_).file_sha256 != metadata_.file_sha256)
+        throw std::runtime_error("`" + path_ + "` is another file than when it was loaded");
+      auto steps = metadata_.format == "aoti" ? open_aoti_steps(path_, metadata_, device_)
+                                              : open_torchscript_steps(path_, metadata_, device_);
+      chain_ = std::make_unique<Chain>(std::move(steps), metadata_, device_);
+    });
+    return *chain_;
+  }
+
+  std::string path_;
   Metadata metadata_;
+  int device_;
+  int64_t memory_limit_;
   std::unique_ptr<Backend> backend_;
+  std::once_flag chain_opened_;
+  std::unique_ptr<Chain> chain_;
 };
 
 }    // namespace
@@ -45,12 +108,15 @@ std::unique_ptr<Potential> load_potential(const std::string &path, const Options
   if (options.threads < 0)
     throw std::invalid_argument("load: `threads` is " + std::to_string(options.threads) +
                                 " but must be 0 (torch's own choice) or positive");
+  if (options.memory_limit < 0)
+    throw std::invalid_argument("load: `memory_limit` is " + std::to_string(options.memory_limit) +
+                                " but must be 0 (no limit) or a number of bytes");
   Metadata metadata = read_metadata(path, read_container(path), torch_version());
   const int device = resolve_device(path, metadata, options.device);
-  auto backend = metadata.format == "aoti" ? open_aoti(path, metadata, device)
-                                           : open_torchscript(path, metadata, device);
+  auto potential =
+      std::make_unique<CompiledPotential>(path, std::move(metadata), device, options.memory_limit);
   if (options.threads > 0) set_torch_threads(options.threads);
-  return std::make_unique<CompiledPotential>(std::move(metadata), std::move(backend));
+  return potential;
 }
 
 }    // namespace orb_export

@@ -48,11 +48,12 @@ RawOutputs to_outputs(const std::vector<at::Tensor> &tensors, const Graph &graph
     throw std::runtime_error("evaluate: the potential returned " + std::to_string(tensors.size()) +
                              " tensors where the contract has " + std::to_string(expected));
   auto host = std::make_shared<std::vector<at::Tensor>>();
-  for (const auto &tensor : tensors) host->push_back(tensor.detach().to(at::kCPU).contiguous());
+  for (const auto &tensor : tensors)
+    host->push_back(tensor.defined() ? tensor.detach().to(at::kCPU).contiguous() : tensor);
   const auto &t = *host;
   RawOutputs out;
   out.energy = *checked(t[0], {}, kDirectOutputs[0]);
-  out.edge_gradient = checked(t[1], {graph.n_edges, 3}, kDirectOutputs[1]);
+  if (t[1].defined()) out.edge_gradient = checked(t[1], {graph.n_edges, 3}, kDirectOutputs[1]);
   out.confidence = checked(t[2], {graph.n_atoms, kConfidenceBins}, kDirectOutputs[2]);
   if (direct) {
     out.node_forces = checked(t[3], {graph.n_atoms, 3}, kDirectOutputs[3]);

@@ -26,24 +26,27 @@ def export_model(
     licence: str = "unknown",
     structure: "Atoms | None" = None,
     verified: bool = True,
+    with_steps: bool = True,
     progress: Callable[[str], None] = _no_progress,
 ) -> dict[str, Any]:
     """Compile `model`, with its dtype and on its device, into the artefact `file`; returns the metadata.
 
-    `format`: "aoti" (file name ends in .pt2) or "torchscript" (.pt). `structure`: TorchScript only, whose
-    atomic numbers, charge and spin `forward` will use. `verified`: compare with the model in a fresh process
-    first; no file is left when they differ. Raises ValueError, and RuntimeError when verification fails.
+    `with_steps`: also the steps that energies without forces and a memory limit need; they add to the time of
+    "aoti", not to that of "torchscript", which always has them. `format`: "aoti" (file name ends in .pt2) or
+    "torchscript" (.pt). `structure`: TorchScript only, whose atomic numbers, charge and spin `forward` will
+    use. `verified`: compare with the model in a fresh process first; no file is left when they differ. Raises
+    ValueError, and RuntimeError when verification fails.
     """
     from orb_export.export import record, verify
 
     file = Path(file)
     _check_arguments(file, format, structure)
-    entries = record.describe(model, format, source, licence)
+    entries = record.describe(model, format, source, licence, with_steps or format == "torchscript")
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
         payload = Path(folder) / ("payload" + file.suffix)
         candidate = Path(folder) / ("candidate" + file.suffix)
         progress(f"compiling {entries['model']} ({format}, {entries['dtype']}, {entries['device']})")
-        _compile(model, payload, format, structure)
+        _compile(model, payload, format, structure, with_steps)
         artefact.write(payload, {**entries, "verification": {"skipped": True}}, candidate)
         if verified:
             progress("verifying against the eager model in a fresh process")
@@ -76,14 +79,14 @@ def _check_arguments(file: Path, format: str, structure: "Atoms | None") -> None
         )
 
 
-def _compile(model: "OrbV3", payload: Path, format: str, structure: "Atoms | None") -> None:
+def _compile(model: "OrbV3", payload: Path, format: str, structure: "Atoms | None", with_steps: bool) -> None:
     import torch
 
     from orb_export.export import aoti, torchscript
     from orb_export.graph import checked_charge_spin
 
     if format == "aoti":
-        aoti.compile_aoti(model, payload)
+        aoti.compile_aoti(model, payload, with_steps)
         return
     if structure is None:
         torchscript.compile_torchscript(model, payload)

@@ -4,17 +4,25 @@ import contextlib
 import copy
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._inductor.package.package import package_aoti
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental import _config
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from orb_export import ops  # noqa: F401  (registers the operators that cpu_passes uses)
-from orb_export.export import cpu_passes
+from orb_export import (
+    artefact,
+    ops,  # noqa: F401  (registers the operators that cpu_passes uses)
+)
+from orb_export.contract import WEIGHTS_ENTRY
+from orb_export.export import cpu_passes, steps
 from orb_export.export.program import contract_program, example_inputs
 from orb_export.model import OrbV3
 
@@ -36,7 +44,7 @@ def processor() -> dict[str, Any]:
 
 
 def _inductor_options() -> dict[str, Any]:
-    options: dict[str, Any] = {"freezing": True}  # weights are constants: fold what depends on them alone
+    options: dict[str, Any] = {}
     levels = [name for name in processor()["features"] if name.startswith("x86-64-")]
     if levels:
         # not "native": a named level is what the metadata can state and another machine can check
@@ -58,14 +66,26 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def trace(model: OrbV3) -> ExportedProgram:
-    """The differentiated program with dynamic numbers of atoms (1 and more) and edges (0 and more)."""
-    inputs = example_inputs(model.device)
-    atoms, edges = Dim("atoms", min=1, max=1 << 31), Dim("edges", min=0, max=1 << 40)
-    shapes: tuple[dict[int, Any], ...] = ({0: atoms}, {0: edges}, {0: edges}, {0: edges}, {}, {})
-    with _sizes_from_zero():
-        tracer = make_fx(contract_program(model), tracing_mode="symbolic", _allow_non_fake_inputs=True)
-        traced = tracer(*inputs)
+_ATOMS, _EDGES = Dim("atoms", min=1, max=1 << 31), Dim("edges", min=0, max=1 << 40)
+
+
+def _fakes(inputs: tuple[Tensor, ...], shapes: tuple[dict[int, Any], ...]) -> list[Tensor]:
+    """Stand-ins of the inputs whose sizes are symbols where `shapes` names them, the same for equal sizes."""
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+
+    def fake(tensor: Tensor, dynamic: dict[int, Any]) -> Tensor:
+        sizes = [DimDynamic.DUCK if axis in dynamic else DimDynamic.STATIC for axis in range(tensor.dim())]
+        result: Tensor = mode.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(sizes))
+        return result
+
+    return [fake(*pair) for pair in zip(inputs, shapes, strict=True)]
+
+
+def _traced(
+    function: Callable[..., Any], inputs: tuple[Tensor, ...], shapes: tuple[dict[int, Any], ...]
+) -> ExportedProgram:
+    with _quiet(), _sizes_from_zero():
+        traced = make_fx(function, _allow_non_fake_inputs=True)(*_fakes(inputs, shapes))
         program: ExportedProgram = export(traced, inputs, dynamic_shapes=shapes, strict=False)
         table = torch.export.default_decompositions()
         del table[torch.ops.aten.index_add.default]  # cpu_passes looks for it
@@ -73,14 +93,47 @@ def trace(model: OrbV3) -> ExportedProgram:
         return program
 
 
-def compile_aoti(model: OrbV3, path: Path) -> None:
-    """Write the AOTInductor package of a model to `path` (.pt2), without metadata."""
-    model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
+def trace(model: OrbV3) -> ExportedProgram:
+    """The differentiated program with dynamic numbers of atoms (1 and more) and edges (0 and more)."""
+    shapes: tuple[dict[int, Any], ...] = ({0: _ATOMS}, {0: _EDGES}, {0: _EDGES}, {0: _EDGES}, {}, {})
+    return _traced(contract_program(model), example_inputs(model.device), shapes)
+
+
+def trace_step(model: OrbV3, step: str) -> ExportedProgram:
+    """A step of the chain, with the weights of its piece as inputs after its own."""
+    function, weights = steps.pure_function(model, step)
+    sizes = {"atoms": {0: _ATOMS}, "edges": {0: _EDGES}}
+    own: list[dict[int, Any]] = [
+        sizes.get(str(given.shape[0]), {}) if given.shape else {} for given in steps.INPUTS[step]
+    ]
+    return _traced(function, (*steps.example(model, step), *weights), (*own, *({} for _ in weights)))
+
+
+def _compile(program: ExportedProgram, device: torch.device, constants: bool) -> Any:
+    """The files that AOTInductor makes of a program."""
+    options = {
+        **_inductor_options(),
+        "freezing": constants,  # fold what depends on weights alone
+        "aot_inductor.package": True,
+    }
     with _quiet(), _sizes_from_zero():
-        program = trace(model)
-        if model.device.type == "cpu":
+        if device.type == "cpu":
             cpu_passes.register_fakes()
             cpu_passes.apply(program.graph_module)
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path), inductor_configs=_inductor_options()
-        )
+        inputs, keywords = program.example_inputs
+        return torch._inductor.aot_compile(program.module(), inputs, keywords, options=options)
+
+
+def compile_aoti(model: OrbV3, path: Path, with_steps: bool = True) -> None:
+    """Write the AOTInductor package of a model to `path` (.pt2), without metadata.
+
+    It holds the whole program, `model`, and with `with_steps` the steps of the chain and their weights.
+    """
+    model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
+    programs = {"model": _compile(trace(model), model.device, constants=True)}
+    names = steps.names(model.config.kind) if with_steps else ()
+    for step in names:
+        programs[step] = _compile(trace_step(model, step), model.device, constants=False)
+    package_aoti(str(path), programs)
+    if with_steps:
+        artefact.append_aligned(path, WEIGHTS_ENTRY, steps.weights(model))

@@ -9,7 +9,7 @@ import torch
 
 import orb_export
 from orb_export import contract
-from orb_export.export import aoti
+from orb_export.export import aoti, steps
 from orb_export.model import OrbV3
 
 CITATION = "B. Rhodes et al., Orb-v3: atomistic simulation at scale, arXiv:2504.06231 (2025)"
@@ -33,8 +33,11 @@ def _fields(fields: tuple[contract.Field, ...]) -> list[dict[str, Any]]:
     return [{**field._asdict(), "shape": list(field.shape)} for field in fields]
 
 
-def describe(model: OrbV3, format: str, source: str, licence: str) -> dict[str, Any]:
-    """Everything the record says of `model` compiled as `format`; `source` is the MODEL that was exported."""
+def describe(model: OrbV3, format: str, source: str, licence: str, with_steps: bool = True) -> dict[str, Any]:
+    """Everything the record says of `model` compiled as `format`; `source` is the MODEL that was exported.
+
+    `with_steps`: whether the steps of the chain are in the file beside the whole program.
+    """
     config = model.config
     return {
         "schema_version": contract.SCHEMA_VERSION,
@@ -45,6 +48,7 @@ def describe(model: OrbV3, format: str, source: str, licence: str) -> dict[str, 
         "source": source,
         "inputs": _fields(contract.INPUTS),
         "outputs": _fields(contract.OUTPUTS[config.kind]),
+        "programs": [contract.WHOLE_PROGRAM, *(steps.names(config.kind) if with_steps else ())],
         "cutoff": contract.CUTOFF,
         "max_neighbors": config.max_neighbors,
         "tie_rule": {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from orb_export.contract import CUTOFF
 from orb_export.model import OrbV3
+from orb_export.model.chain import Chain
 from orb_export.model.derivatives import remove_net_force, remove_net_torque
 
 
@@ -27,6 +28,7 @@ class _Script(nn.Module):
     def __init__(self, model: OrbV3, numbers: Tensor | None, charge: float, spin: float) -> None:
         super().__init__()
         self.core = model.core()
+        self.chain = Chain(model)  # its modules share the weights of the core
         self.max_neighbors = model.config.max_neighbors
         self.cutoff = CUTOFF
         self.angstrom_per_nm = 10.0

@@ -1,4 +1,5 @@
-"""One message-passing layer of Orb-v3 (arXiv:2504.06231). Shapes: N atoms, E edges, C channels.
+"""One message-passing layer of Orb-v3 (arXiv:2504.06231). Shapes: N atoms, E edges, C channels,
+H hidden width.
 
 Edge e runs from its center s (the atom whose neighbors are capped) to its neighbor t. Both ends collect the
 message of every edge, so the graph need not be symmetric.
@@ -25,15 +26,21 @@ class MessageBlock(nn.Module):
         self.mlp = MLP(3 * channels, hidden, channels)
         self.norm = RMSNorm(channels)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What atoms give to the first layer as centers and as neighbors: (N, C) -> (N, H), (N, H)."""
+        c, weight = self.channels, self.mlp.first.weight
+        return functional.linear(x, weight[:, c : 2 * c]), functional.linear(x, weight[:, 2 * c :])
+
+    def finish(self, e: Tensor, from_nodes: Tensor) -> Tensor:
+        """Edge stream (E, C) and what both ends give to the first layer (E, H) -> (E, C)."""
+        first = functional.linear(e, self.mlp.first.weight[:, : self.channels], self.mlp.first.bias)  # (E, H)
+        result: Tensor = self.norm(self.mlp.finish(first + from_nodes))  # (E, C)
+        return result
+
     def forward(self, x: Tensor, e: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
         """(N, C), (E, C), (E,), (E,) -> (E, C)."""
-        c = self.channels
-        weight = self.mlp.first.weight
-        first = functional.linear(e, weight[:, :c], self.mlp.first.bias)  # (E, H)
-        first = first + functional.linear(x, weight[:, c : 2 * c]).index_select(0, centers)
-        first = first + functional.linear(x, weight[:, 2 * c :]).index_select(0, neighbors)
-        result: Tensor = self.norm(self.mlp.finish(first))  # (E, C)
-        return result
+        as_center, as_neighbor = self.project(x)
+        return self.finish(e, as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors))
 
 
 class Interaction(nn.Module):
@@ -47,19 +54,24 @@ class Interaction(nn.Module):
         self.send_gate = nn.Linear(channels, 1)
         self.shift: nn.Module = Shift(channels) if conditioned else NoShift()
 
-    def message(
-        self, x: Tensor, e: Tensor, envelope: Tensor, centers: Tensor, neighbors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Message of each edge (E, C), and its gated sums onto neighbors and onto centers (N, C) each.
+    def gated(self, e: Tensor, envelope: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
+        """The message as it enters the sums of neighbors and of centers, (E, C) each.
 
         The gates read the edge stream before the message is added to it, and vanish at the cutoff.
         """
         weight = torch.cat([self.receive_gate.weight, self.send_gate.weight])  # (2, C)
         bias = torch.cat([self.receive_gate.bias, self.send_gate.bias])
         gates = torch.sigmoid(functional.linear(e, weight, bias)) * envelope  # (E, 2)
+        return gates[:, :1] * message, gates[:, 1:] * message
+
+    def message(
+        self, x: Tensor, e: Tensor, envelope: Tensor, centers: Tensor, neighbors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Message of each edge (E, C), and its gated sums onto neighbors and onto centers (N, C) each."""
         message = self.edge_block(x, e, centers, neighbors)  # (E, C)
-        received = torch.zeros_like(x).index_add(0, neighbors, gates[:, :1] * message)  # (N, C)
-        sent = torch.zeros_like(x).index_add(0, centers, gates[:, 1:] * message)  # (N, C)
+        to_neighbors, to_centers = self.gated(e, envelope, message)  # (E, C)
+        received = torch.zeros_like(x).index_add(0, neighbors, to_neighbors)  # (N, C)
+        sent = torch.zeros_like(x).index_add(0, centers, to_centers)  # (N, C)
         return message, received, sent
 
     def update(self, x: Tensor, received: Tensor, sent: Tensor) -> Tensor:
