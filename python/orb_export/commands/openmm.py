@@ -295,4 +295,5 @@ def _report(args: argparse.Namespace, findings: "list[Finding]") -> None:
     errors = sorted({finding.check for finding in findings if finding.level == "error"} - set(args.ignore))
     if errors and not args.force:
         ways = " ".join(f"--ignore {check}" for check in errors)
-        raise ValueError(f"openmm: the structure has errors ({', '.join(errors)}); {ways} runs it as it is")
+        hint = "" if "elements" in errors else f"; {ways} runs it as it is"
+        raise ValueError(f"openmm: the structure has errors ({', '.join(errors)}){hint}")

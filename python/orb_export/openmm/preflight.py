@@ -81,10 +81,11 @@ def _elements(structure: Structure, record: Mapping[str, Any]) -> Iterator[Findi
         first = structure.label(int(np.argmin(numbers)))
         yield Finding("error", "elements", f"{first} has no element: name it in the file, or remove the atom")
     unknown = sorted(set(numbers[numbers > 0].tolist()) - set(record["elements"]))
-    for number in unknown:
-        where = structure.label(int(np.argmax(numbers == number)))
+    if unknown:
+        names = ", ".join(chemical_symbols[number] for number in unknown)
+        where = structure.label(int(np.argmax(np.isin(numbers, unknown))))
         yield Finding(
-            "error", "elements", f"{record['model']} does not know {chemical_symbols[number]}, as of {where}"
+            "error", "elements", f"{record['model']} does not know {names}; the first such atom is {where}"
         )
 
 

@@ -23,7 +23,7 @@ class Progress:
         self._first, self._last, self._timestep = first, last, timestep
         self._began = time.perf_counter()
         self._warm: tuple[int, float] | None = None  # the first steps of a model are slow
-        self._next_line = first + max(1, (last - first) // _LINES)
+        self._next_line = first + 1
         self._bar = tqdm(
             total=last,
             initial=first,
@@ -51,7 +51,8 @@ class Progress:
             self._bar.set_postfix_str(f"{speed:.3g} ns/day", refresh=False)
             self._bar.update(step - self._bar.n)
         elif step >= self._next_line or step == self._last:
-            self._next_line = step + max(1, (self._last - self._first) // _LINES)
+            every = max(1, (self._last - self._first) // _LINES)
+            self._next_line = step // every * every + every
             left = timedelta(seconds=round(self._seconds_a_step(step) * (self._last - step)))
             print(f"step {step}/{self._last}, {speed:.3g} ns/day, {left} left", file=self._stream, flush=True)
 

@@ -6,6 +6,7 @@ checks before it.
 
 import hashlib
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ BAROSTATS = ("monte-carlo", "anisotropic", "flexible", "stochastic")
 # that no integrator asks for they cost nothing.
 _MOLECULES_GROUP = 31
 _MONTE_CARLO_INTERVAL = 25  # steps between attempts
+_CHUNKS = (1, 5, 10, 50, 100, 500)  # steps between two looks at progress and interrupts
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,12 @@ class Run:
         Writes a checkpoint each `checkpoint_interval` steps and at the end, and then final.pdb. Raises
         RuntimeError when the model or OpenMM fails.
         """
-        simulation, chunk = self.simulation, 1
+        simulation, chunk = self.simulation, _CHUNKS[0]
         saved = step = simulation.currentStep
         while step < last and not interrupt.asked:
             interval = self.settings.checkpoint_interval
-            stop = min(last, step + chunk, (step // interval + 1) * interval)
+            stop = min(last, (step // chunk + 1) * chunk, (step // interval + 1) * interval)
+            began = time.perf_counter()
             try:
                 simulation.step(stop - step)
             except openmm.OpenMMException as error:
@@ -105,7 +108,7 @@ class Run:
                     f"simulate: the run stopped after step {step}: {error}; its last checkpoint is of step "
                     f"{saved}"
                 ) from error
-            chunk = min(2 * chunk, 50)
+            chunk = _chunk((time.perf_counter() - began) / (stop - step))
             step = simulation.currentStep
             if step % interval == 0 or step >= last:
                 self.save()
@@ -123,6 +126,11 @@ class Run:
         restart.write_checkpoint(self.folder, self.simulation.context, self.identity, files)
         if self.settings.monte_carlo:
             _begin_barostat_anew(self.simulation.context)
+
+
+def _chunk(seconds_a_step: float) -> int:
+    """Steps until the next look at interrupts: as many as take half a second."""
+    return next((chunk for chunk in reversed(_CHUNKS) if chunk * seconds_a_step < 0.5), _CHUNKS[0])
 
 
 def start(

@@ -186,7 +186,10 @@ def test_charged_models_in_a_box_are_stopped():
 
 def test_elements_unknown_to_the_model_are_named():
     (finding,) = check(from_ase(molecule("CH3Cl")), {**RECORD, "elements": [1, 6]})
-    assert finding == "error [elements]: m does not know Cl, as of Cl2 of MOL 1 in chain A (atom 1)"
+    assert (
+        finding
+        == "error [elements]: m does not know Cl; the first such atom is Cl2 of MOL 1 in chain A (atom 1)"
+    )
 
 
 def test_atoms_without_element_are_named(protein):

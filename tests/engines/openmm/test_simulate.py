@@ -67,7 +67,7 @@ def run(structure: Path, model: Path, folder: Path, *options: object) -> None:
 
 RUNS = {
     "NVT, Reference": ("molecule", ["--platform", "Reference"], "conservative-120"),
-    "NVT, CPU": ("crystal", ["--platform", "CPU", "--trajectory", "xtc"], "conservative-120"),
+    "NVT, CPU": ("crystal", ["--platform", "CPU", "--trajectory", "xtc", "--confidence"], "conservative-120"),
     "NVE, direct": ("crystal", ["--nve", "--platform", "Reference", "--trajectory", "pdb"], "direct-20"),
     "Monte Carlo barostat, CPU": ("water", ["--npt", "--platform", "CPU"], "conservative-120"),
     "Monte Carlo barostat, Reference": ("water", ["--npt", "--platform", "Reference"], "conservative-120"),
@@ -98,6 +98,8 @@ def test_a_restart_leaves_the_same_bytes_as_no_stop(case, structures, models, tm
     assert final_state(broken) == final_state(unbroken) != middle
     assert (broken / "log.csv").read_bytes() == (unbroken / "log.csv").read_bytes()
     assert len((broken / "log.csv").read_text().splitlines()) == 1 + STEPS // 5
+    if "--confidence" in options:
+        assert (broken / "confidence.csv").read_bytes() == (unbroken / "confidence.csv").read_bytes()
     trajectory = next(unbroken.glob("trajectory.*")).name
     head = 276 if trajectory.endswith("dcd") else 100 if trajectory.endswith("pdb") else 0  # has the date
     parts = [(folder / trajectory).read_bytes() for folder in (broken, unbroken)]
