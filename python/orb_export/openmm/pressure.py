@@ -48,6 +48,8 @@ class PressureMeter:
         forces = [force for force in system.getForces() if self.groups >> force.getForceGroup() & 1]
         self._forces = [OrbV3Force.cast(force) for force in forces if is_orbv3(force)]
         self._scales = [f"{force.prefix}_scale" for force in self._forces]
+        # without images a direct model has no stress head; forces and positions say the same
+        self._free = [None if any(force.periodic) else force.particles for force in self._forces]
         if not self._forces:
             raise ValueError(f"{where}: the System has no OrbV3Force that the integrator uses")
         others = [force for force in forces if not is_orbv3(force) and not isinstance(force, _WITHOUT_ENERGY)]
@@ -94,8 +96,13 @@ class PressureMeter:
     def model_strain_gradient(self, context: openmm.Context) -> NDArray[np.float64]:
         """(3, 3) kJ/mol of all OrbV3Forces together, at the present positions, with their scales."""
         total = np.zeros((3, 3))
-        for force, scale in zip(self._forces, self._scales, strict=True):
-            total += context.getParameter(scale) * force.evaluate(context).strain_gradient
+        for force, scale, free in zip(self._forces, self._scales, self._free, strict=True):
+            evaluation = force.evaluate(context)
+            gradient = evaluation.strain_gradient
+            if free is not None:
+                product = positions_of(context.getState(positions=True))[free].T @ evaluation.forces
+                gradient = -0.5 * (product + product.T)
+            total += context.getParameter(scale) * gradient
         return total
 
     def other_strain_derivative(self, context: openmm.Context, axes: Sequence[int]) -> float:

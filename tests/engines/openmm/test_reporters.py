@@ -261,6 +261,28 @@ def test_pressure_is_that_of_finite_differences(with_others, model, tmp_path):
     assert (abs(alone - expected) > 1e-2 * abs(expected)) == with_others
 
 
+@pytest.mark.parametrize("name", ["conservative-120", "direct-20"])
+def test_model_without_images_in_a_periodic_system(name, models, tmp_path):
+    # a part of the particles, as a molecule in a solvent; the pressure of forces, not of a stress head
+    particles, box = list(range(len(MOLECULE))), 2.0
+    atoms = MOLECULE.copy()
+    atoms.set_cell(np.eye(3) * box / systems.ANGSTROM)
+    solvent = openmm.CustomVolumeForce("10*v")
+    solvent.setForceGroup(1)
+    simulation = simulation_of(atoms, models[name], solvent, particles=particles, periodic=False)
+    simulation.reporters.append(StressReporter(tmp_path / "p.csv", 1, tensor=False))
+    simulation.step(1)
+    state = simulation.context.getState(positions=True, forces=True, energy=True)
+    positions, forces = (x(asNumpy=True)._value for x in (state.getPositions, state.getForces))
+    virial = np.sum(positions * forces) - 3 * 10 * box**3
+    expected = (2 * state.getKineticEnergy()._value + virial) / (3 * box**3) / BAR
+    (row,) = rows_of(tmp_path / "p.csv")
+    assert row["Pressure (bar)"] == pytest.approx(expected, rel=1e-6)
+    assert abs(np.sum(positions * forces)) > 1e-2 * abs(virial)
+    if name.startswith("conservative"):
+        assert expected == pytest.approx(finite_difference_pressure(simulation), rel=1e-5)
+
+
 def test_looking_at_other_forces_leaves_the_context_as_it_was(model):
     ends = []
     for reporters in ([], [StressReporter(io.StringIO(), 2, tensor=False)]):
