@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,6 +104,13 @@ def test_stopped_and_resumed_run_equals_the_unbroken_one_bitwise(path, unbroken,
     assert not run(tmp_path, path, max_steps=stop)
     assert run(tmp_path, path, resume=True)
     assert_same_weights(weights(tmp_path), weights(unbroken))
+
+
+def test_a_complete_run_that_is_resumed_writes_the_same_weights_again(path, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    (tmp_path / "run" / MODEL).unlink()
+    assert run(tmp_path / "run", path, resume=True)
+    assert_same_weights(weights(tmp_path / "run"), weights(unbroken))
 
 
 def command(output, config, *words):
@@ -242,18 +250,19 @@ def test_a_run_leaves_report_plots_card_and_artefact(path, tmp_path, capsys):
     assert cli.main(["train", str(tmp_path / "run.yaml")]) == 0
     output = tmp_path / "run"
     report = json.loads((output / "report.json").read_text())
-    assert list(report) == ["held out of train", "test al.xyz@6:"]
+    assert list(report) == ["held out of train", f"test {path}@6:"]
     model = load(output / MODEL)
     assert (model.config.name, model.config.elements) == ("aluminium", (13,))
-    found = report["test al.xyz@6:"]
+    found = report[f"test {path}@6:"]
     expected = errors(model, read_samples([f"{path}@6:"], CAP))
     assert {name: found["all"][name] for name in expected} == pytest.approx(expected)
     assert found["by source"]["al"]["structures"] == 2
     assert found["by element"]["Al"] == {"atoms": 8, "forces_mae": pytest.approx(expected["forces_mae"])}
     assert sum(row["atoms"] for row in found["confidence"]) == 8
     assert found["rotational gradient"]["mean"] > 0
-    for name in ("parity_held_out_of_train", "confidence_test_al_xyz_6_"):
-        assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    plots = list(output.glob("*.png"))
+    assert len(plots) == 4
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in plots)
     card = (output / "card.md").read_text()
     assert "# Model card: `aluminium`" in card
     assert "| licence | CC0 |" in card

@@ -1,7 +1,6 @@
 """`orb-export train`: train, fine-tune, distil or pretrain an Orb-v3 by a config file."""
 
 import argparse
-import os
 from pathlib import Path
 
 
@@ -19,7 +18,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "-o", "--output", type=Path, metavar="DIR", help="run folder (default: CONFIG without its suffix)"
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in DIR")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="stop at this step; --resume continues")
+    parser.add_argument(
+        "--max-steps",
+        type=int,
+        metavar="N",
+        help="stop at this step; --resume continues from the last checkpoint",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print model size, batches and memory, train nothing"
     )
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             f"{output / training.MODEL}: a trunk, for `start: {{model: ..., transfer: trunk}}` of another run"
         )
         return 0
-    if int(os.environ.get("RANK", "0")) == 0:  # of the processes of torchrun, one exports
+    if training.place_among_processes(config)[0] == 0:
         _export(output / training.MODEL, config.licence)
     return 0
 

@@ -43,6 +43,7 @@ _ADVICE = (
     ".*available but not used.*",
     ".*Checkpoint directory.*exists and is not empty.*",
     ".*log directory.*exists and is not empty.*",
+    ".*dirpath has changed.*",
     ".*treespec, LeafSpec.*",
     ".*but have no `val_dataloader`.*",
 )
@@ -75,7 +76,7 @@ class RunData:
         if self.validation is not None:
             yield "validation", iter(self.validation)
         for file in self.data.test:
-            yield f"test {Path(file).name}", iter(self._read([file]))
+            yield f"test {file}", iter(self._read([file]))
 
     def validation_loaders(self) -> list[Any]:
         """Loaders of what is evaluated during training."""
@@ -95,7 +96,7 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, max_steps:
     Raises ValueError when the folder holds a run and `resume` is false, or the other way round, or the config
     of the run differs in more than `optimizer.epochs` and `machine`.
     """
-    rank, processes = _place_among_processes(config)
+    rank, processes = place_among_processes(config)
     if rank == 0:  # the others may come when the first has already begun
         _check_folder(output, config, resume)
     if config.machine.threads is not None:
@@ -124,10 +125,16 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, max_steps:
         trainer.fit(
             module, loader, validation or None, ckpt_path=_last_checkpoint(output) if resume else None
         )
+        for callback in _averaging(trainer):  # a run that was complete already has not come by its last hook
+            callback.on_train_end(trainer, module)
     complete = trainer.global_step >= len(plan)
     if trainer.is_global_zero and complete:
         _finish(config, output, module.model, data)
     return complete
+
+
+def _averaging(trainer: pl.Trainer) -> list[AveragedWeights]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, AveragedWeights)]  # type: ignore[attr-defined]
 
 
 def describe(config: TrainConfig) -> list[str]:
@@ -147,12 +154,11 @@ def _finish(config: TrainConfig, output: Path, model: OrbV3, data: RunData) -> N
     if config.denoising is not None:  # there is only a trunk
         return
     reports = {}
-    for name, samples in data.held_out_samples():
+    for number, (name, samples) in enumerate(data.held_out_samples(), start=1):
         found = report.evaluate(model, samples)
         reports[name] = report.report(found)
-        stem = "".join(letter if letter.isalnum() else "_" for letter in name)
-        plots.parity(found, output / f"parity_{stem}.png", name)
-        plots.confidence(found, output / f"confidence_{stem}.png", name)
+        plots.parity(found, output / f"parity_{number}.png", name)
+        plots.confidence(found, output / f"confidence_{number}.png", name)
         log.info("%s: %s", name, reports[name]["all"])
     (output / REPORT).write_text(json.dumps(reports, indent=1) + "\n")
     (output / CARD).write_text(model_card(config, model, len(data.training), reports))
@@ -169,8 +175,8 @@ def _plan(config: TrainConfig, training: Catalog, rank: int, processes: int) -> 
     )
 
 
-def _place_among_processes(config: TrainConfig) -> tuple[int, int]:
-    """Rank and number of processes, as torchrun or Lightning's own launcher set them."""
+def place_among_processes(config: TrainConfig) -> tuple[int, int]:
+    """Rank (0 is the one that writes) and number of processes, as torchrun or Lightning set them."""
     processes = int(os.environ.get("WORLD_SIZE", config.machine.devices))
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
     return rank, processes
