@@ -1,8 +1,22 @@
 """The config file: defaults, values that are used, and mistakes, each named with its value."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
 import pytest
 from orb_export import cli
-from orb_export.train.config import SIZES, OptimizerOptions, parse_config, read_config
+from orb_export.train.config import (
+    SIZES,
+    OptimizerOptions,
+    Options,
+    TrainConfig,
+    parse_config,
+    parse_yaml,
+    read_config,
+)
 
 DATA = {"train": ["a.xyz"]}
 
@@ -133,3 +147,32 @@ def test_a_file_that_is_missing_or_no_yaml_is_named(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text("data: {train: [a.xyz]}")
     assert cli.main(["train", str(tmp_path / "run.yaml"), "--max-steps", "0"]) == 1
     assert "`max_steps` is 0 but must be positive" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {train: [a.xyz]}")
+    script = (
+        "import sys; sys.modules['lightning'] = None; from orb_export import cli; "
+        f"sys.exit(cli.main(['train', {str(tmp_path / 'run.yaml')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "lightning" in done.stderr
+    assert "orb-export[train]" in done.stderr
+
+
+def test_configs_in_the_docs_are_valid_and_every_option_is_described():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    documents = [parse_yaml(part, "docs") for block in blocks for part in block.split("---\n")]
+    assert len(documents) == 3
+    for document in documents:
+        parse_config({"data": DATA} | document, "docs")
+    sections = [field.annotation for field in TrainConfig.model_fields.values()]
+    sections = [part for section in sections for part in (get_args(section) or (section,))]
+    for section in sections:
+        if isinstance(section, type) and issubclass(section, Options):
+            missing = [
+                name for name in section.model_fields if f"`{name}" not in text and f" {name}:" not in text
+            ]
+            assert not missing, f"{section.__name__}: {missing}"

@@ -32,14 +32,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from orb_export.train.config import read_config
-
+    try:
+        from orb_export.train import run as training
+        from orb_export.train.config import read_config
+    except ModuleNotFoundError as error:
+        raise ImportError(f"train: {error}; install what training needs: orb-export[train]") from None
     config = read_config(args.config)
     output: Path = args.output or args.config.with_suffix("")
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"train: `max_steps` is {args.max_steps} but must be positive")
-    from orb_export.train import run as training
-
     if args.dry_run:
         print("\n".join(training.describe(config)))
         return 0

@@ -263,12 +263,16 @@ def _mistake(detail: Any) -> str:
     return f"`{place}` is {detail['input']!r} but: {message[0].lower()}{message[1:]}"
 
 
+def parse_yaml(text: str, where: str) -> Any:
+    """The content of a YAML text. Raises ValueError."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+
+
 def read_config(path: Path) -> TrainConfig:
     """The config in a YAML file. Raises FileNotFoundError, and ValueError with every mistake."""
     if not path.is_file():
         raise FileNotFoundError(f"train: `{path}` does not exist")
-    try:
-        content = yaml.load(path.read_text(), _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return parse_config(content, str(path))
+    return parse_config(parse_yaml(path.read_text(), str(path)), str(path))
