@@ -21,7 +21,7 @@ from ase import Atoms  # noqa: E402
 from ase.build import bulk, molecule  # noqa: E402
 from orb_export import cli  # noqa: E402
 from orb_export.commands import openmm as command  # noqa: E402
-from orb_export.openmm import outputs, simulate  # noqa: E402
+from orb_export.openmm import outputs, preflight, simulate  # noqa: E402
 from orb_export.openmm.progress import Progress  # noqa: E402
 from orb_export.openmm.structures import from_ase  # noqa: E402
 
@@ -348,3 +348,14 @@ def test_progress_on_a_terminal_is_a_bar_and_elsewhere_lines(monkeypatch):
     )
     assert "300/300 steps" in terminal.getvalue()
     assert "ns/day" in terminal.getvalue()
+
+
+def test_the_documentation_has_every_option_and_check():
+    text = (Path(__file__).resolve().parents[3] / "docs/openmm_command.md").read_text()
+    (commands,) = (
+        action for action in cli.build_parser()._actions if hasattr(action, "choices") and action.choices
+    )
+    options = {name for action in commands.choices["openmm"]._actions for name in action.option_strings}
+    missing = [name for name in options - {"-h", "--help", "--output"} if name not in text]
+    assert not missing
+    assert not [check for check in preflight.CHECKS if f"`{check}`" not in text]
