@@ -27,20 +27,22 @@ bool fits_this_openmm() {
 
 extern "C" ORB_EXPORT_API void registerPlatforms() {}
 
-// With another OpenMM nothing is registered: an exception here would break `import openmm` for everybody.
+// May be called again, for platforms that were loaded since. With another OpenMM nothing is registered: an
+// exception here would break `import openmm` for everybody.
 extern "C" ORB_EXPORT_API void registerKernelFactories() {
   if (!fits_this_openmm()) return;
-  OpenMM::SerializationProxy::registerProxy(typeid(plugin::OrbV3Force), new plugin::OrbV3ForceProxy);
+  if (!registered)
+    OpenMM::SerializationProxy::registerProxy(typeid(plugin::OrbV3Force), new plugin::OrbV3ForceProxy);
+  registered = true;
+  const auto name = plugin::CalcOrbV3ForceKernel::Name();
   for (int i = 0; i < OpenMM::Platform::getNumPlatforms(); ++i) {
     auto &platform = OpenMM::Platform::getPlatform(i);
+    if (platform.supportsKernels({name})) continue;
     if (dynamic_cast<OpenMM::ReferencePlatform *>(&platform))    // the CPU platform is derived from it
-      platform.registerKernelFactory(plugin::CalcOrbV3ForceKernel::Name(),
-                                     new plugin::ReferenceOrbV3KernelFactory);
+      platform.registerKernelFactory(name, new plugin::ReferenceOrbV3KernelFactory);
     else if (plugin::CommonOrbV3KernelFactory::serves(platform.getName()))
-      platform.registerKernelFactory(plugin::CalcOrbV3ForceKernel::Name(),
-                                     new plugin::CommonOrbV3KernelFactory);
+      platform.registerKernelFactory(name, new plugin::CommonOrbV3KernelFactory);
   }
-  registered = true;
 }
 
 extern "C" ORB_EXPORT_API int orbv3_openmm_registered() { return registered; }

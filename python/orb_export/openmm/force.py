@@ -101,7 +101,7 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
             "skin": _real("skin", skin, 0.0),
             "prefix": prefix,
         }
-        library()
+        library().registerKernelFactories()  # for platforms that were loaded since
         element = ElementTree.Element("Force", record)
         if embed:
             element.append(_embedded(path))

@@ -51,6 +51,7 @@ def library() -> ctypes.CDLL:
     opened.orbv3_openmm_content_size.restype = ctypes.c_int64
     opened.orbv3_openmm_timings.argtypes = 2 * [ctypes.c_void_p]
     opened.orbv3_openmm_timings.restype = None
+    opened.registerKernelFactories.restype = None
     if not opened.orbv3_openmm_registered():
         openmm.Platform.loadPluginLibrary(str(path))
     if not opened.orbv3_openmm_registered():

@@ -10,6 +10,14 @@ from orb_export.model import OrbV3
 from tests.artefacts import tiny_model
 
 
+@pytest.fixture(scope="session", autouse=True)
+def default_platform():
+    """Tests that name no platform mean one that is everywhere the same, also where there is a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENMM_DEFAULT_PLATFORM", "CPU")
+        yield
+
+
 def random_model(kind: str, cap: int, **options) -> OrbV3:
     """Random weights, and statistics that make forces of some 0.1 eV/A."""
     model = tiny_model(kind, cap=cap, **options)
