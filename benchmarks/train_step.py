@@ -59,8 +59,9 @@ def copper(model: OrbV3, n_atoms: int, seed: int) -> Atoms:
     return atoms
 
 
-def stepped(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Step:
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], LEARNING_RATE)
+def stepped(model: torch.nn.Module, loss: Callable[[], torch.Tensor], *, fused: bool = False) -> Step:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=fused)
 
     def step() -> float:
         optimizer.zero_grad()
@@ -106,7 +107,7 @@ def ours(model: OrbV3, batch: list[Atoms]) -> Step:
     model.train()
     cap = model.config.max_neighbors
     graph, labels = collate([make_sample(atoms, "copper", cap, charge_spin=False) for atoms in batch])
-    return stepped(model, lambda: loss_terms(model, graph, labels, WEIGHTS)[0])
+    return stepped(model, lambda: loss_terms(model, graph, labels, WEIGHTS)[0], fused=True)
 
 
 def main() -> None:

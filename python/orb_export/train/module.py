@@ -87,10 +87,12 @@ class OrbModule(pl.LightningModule):
         """Adam (AdamW with weight decay) and the schedule."""
         options = self.config.optimizer
         parameters = [p for p in self.parameters() if p.requires_grad]
+        fused = self.config.machine.precision != "bf16-mixed"  # Lightning does not clip fused ones there
+        rate, decay = options.learning_rate, options.weight_decay
         optimizer: torch.optim.Optimizer = (
-            torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
-            if options.weight_decay
-            else torch.optim.Adam(parameters, options.learning_rate)
+            torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused)
+            if decay
+            else torch.optim.Adam(parameters, rate, fused=fused)
         )
         scheduler: LRScheduler
         if options.schedule == "one-cycle":
