@@ -91,10 +91,11 @@ const Result &Evaluation::evaluate(OpenMM::ContextImpl &context, const double *p
 
 // Where OpenMM wants only the energy of a new configuration, as Monte Carlo moves do: the one after forces is
 // where the moves start, and its forces are needed if they are rejected; what follows is a trial. Forces of
-// a direct model are next to free.
+// a direct model are next to free, and without steps an artefact has no way to the energy alone.
 bool Evaluation::energy_suffices() const {
   const auto &before = cache_.latest();
-  return before.valid && !before.wanted_forces && potential_->metadata().kind == "conservative";
+  const auto &model = potential_->metadata();
+  return before.valid && !before.wanted_forces && model.kind == "conservative" && model.has_steps();
 }
 
 void Evaluation::take(const double *positions, const OpenMM::Vec3 *box) {

@@ -12,7 +12,7 @@ import pytest
 openmm = pytest.importorskip("openmm", reason="needs the openmm wheel")
 
 from ase.build import molecule  # noqa: E402
-from orb_export.openmm import OrbV3Force  # noqa: E402
+from orb_export.openmm import OrbV3Force, timings  # noqa: E402
 from orb_export.openmm import force as force_module  # noqa: E402
 
 from tests.engines.openmm import systems  # noqa: E402
@@ -53,6 +53,27 @@ def test_the_file_is_not_needed(gone, model):
     assert XML.serialize(system) == text
     systems.assert_same(systems.measure(systems.context_of(system, WATER.positions)), expected)
     systems.assert_same(measure(gone), expected)
+
+
+def test_it_can_be_read_again_while_a_context_lives(model, tmp_path):
+    """Energies without forces open more of the artefact, when the first is asked for."""
+    file = tmp_path / "model.pt"
+    file.write_bytes(model.read_bytes())
+    integrator = openmm.CustomIntegrator(0.001)
+    integrator.addGlobalVariable("result", 0.0)
+    integrator.addComputeGlobal("result", "energy")
+    system = systems.system_of(WATER, systems.force_of(WATER, file, embed=True))
+    file.unlink()
+    context = systems.context_of(system, WATER.positions, integrator=integrator)
+    before = timings().energy_evaluations
+    for scale in (1.0, 1.01):
+        moved = WATER.copy()
+        moved.positions *= scale
+        context.setPositions(moved.positions * systems.ANGSTROM)
+        integrator.step(1)
+        energy = integrator.getGlobalVariableByName("result") / systems.KJ_PER_MOL
+        assert abs(energy - systems.predicted(moved, model).energy) < 1e-9
+    assert timings().energy_evaluations == before + 1
 
 
 def test_compiled_artefacts_too(compiled_model, model, tmp_path):

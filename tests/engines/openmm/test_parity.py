@@ -1,5 +1,7 @@
 """OpenMM against `Potential.predict` of the same artefact, which tests/parity holds against orb-models."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -158,6 +160,18 @@ def test_force_groups_select_the_force(model):
 def test_options_do_not_change_results(options, model):
     atoms = BOXED["triclinic with large tilt"]
     assert_same(evaluate(atoms, model, **options), predicted(atoms, model))
+
+
+def test_the_least_memory_gives_the_same(model):
+    atoms = BOXED["crystal"]
+    with pytest.raises(
+        openmm.OpenMMException, match="OrbV3Force: evaluate: `memory_limit` is 1 bytes"
+    ) as caught:
+        evaluate(atoms, model, memory_limit=1)
+    least = int(re.search(r"need at least (\d+)", str(caught.value))[1])
+    assert_same(evaluate(atoms, model, memory_limit=least), predicted(atoms, model))
+    with pytest.raises(openmm.OpenMMException, match=f"`memory_limit` is {least - 1} bytes"):
+        evaluate(atoms, model, memory_limit=least - 1)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
