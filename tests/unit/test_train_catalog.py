@@ -226,3 +226,22 @@ def test_labels_that_are_missing_or_not_finite_are_named(tmp_path):
     write(path, [atoms])
     with pytest.raises(ValueError, match=r"a.xyz:0: graph: `atoms.info` lacks \['charge', 'spin'\]"):
         StructureSet([str(path)], options(), CAP, True)
+
+
+def test_labels_may_have_other_names(tmp_path):
+    path, frames = tmp_path / "a.xyz", structures()[:2]
+    renamed = []
+    for atoms in frames:
+        copy = atoms.copy()
+        copy.info |= {"REF_energy": atoms.get_potential_energy(), "REF_stress": atoms.get_stress(voigt=False)}
+        copy.arrays["REF_forces"] = atoms.get_forces()
+        renamed.append(copy)
+    write(path, renamed)
+    keys = {f"{name}_key": f"REF_{name}" for name in ("energy", "forces", "stress")}
+    found = StructureSet([str(path)], options(**keys), CAP, False)
+    for sample, atoms in zip(found, frames, strict=True):
+        assert float(sample.labels.energy) == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+        assert np.abs(sample.labels.forces.numpy() - atoms.get_forces()).max() < 1e-7
+        assert np.abs(sample.labels.stress.numpy()[0] - atoms.get_stress()).max() < 1e-7
+    with pytest.raises(ValueError, match=r"a.xyz:0: `data.energy_key` is 'E' but there are \['REF_energy', "):
+        StructureSet([str(path)], options(energy_key="E"), CAP, False)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from orb_export.contract import MAX_ATOMIC_NUMBER
 
 from .config import DataOptions
-from .data import Sample, make_sample
+from .data import Sample, make_sample, with_labels_of
 from .sources import Selection
 
 log = logging.getLogger(__name__)
@@ -126,11 +126,7 @@ class StructureSet(Sequence[Sample]):
         labelled: bool = True,
     ) -> None:
         self.frames, self.labelled = Selection(files), labelled
-        self.source_key, self.max_neighbors, self.charge_spin = (
-            options.source_key,
-            max_neighbors,
-            charge_spin,
-        )
+        self.options, self.max_neighbors, self.charge_spin = options, max_neighbors, charge_spin
         self.memory: list[Sample] | None = None
         if options.in_memory:
             self.memory = [self._read(i) for i in tqdm(range(len(self.frames)), "graphs", leave=False)]
@@ -147,8 +143,11 @@ class StructureSet(Sequence[Sample]):
 
     def sample_of(self, atoms: Atoms, index: int) -> Sample:
         """The sample of a structure of the set whose atoms may have been moved."""
-        source = str(atoms.info.get(self.source_key, self.frames.path(index).stem))
+        source = str(atoms.info.get(self.options.source_key, self.frames.path(index).stem))
         place = self.frames.place(index)
+        if self.labelled:
+            options = self.options
+            atoms = with_labels_of(atoms, place, options.energy_key, options.forces_key, options.stress_key)
         return make_sample(atoms, place, self.max_neighbors, self.charge_spin, source, labelled=self.labelled)
 
     def _summaries(self, workers: int) -> list[Summary]:

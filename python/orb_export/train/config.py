@@ -87,6 +87,9 @@ class DataOptions(Options):
     validation_fraction: Fraction = 0.0  # of `train`, held out
     split: Literal["structure", "composition", "source"] = "structure"  # what is held out together
     source_key: str = "source"  # entry of a structure that names its source; else the name of its file
+    energy_key: str | None = None  # entry of `info` to use as label instead of what ASE takes for the energy
+    forces_key: str | None = None  # likewise, of `arrays`
+    stress_key: str | None = None  # likewise, of `info`; (3, 3) or Voigt
     keep_sources: tuple[str, ...] = ()  # empty: all
     drop_sources: tuple[str, ...] = ()
     max_energy_deviation: PositiveFloat | None = None  # eV/atom from the fit of energies on composition

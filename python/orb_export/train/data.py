@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 from tqdm import tqdm
 
@@ -92,6 +95,32 @@ def read_samples(files: Sequence[str | Path], max_neighbors: int, charge_spin: b
     frames = Selection(files)
     bar = tqdm(range(len(frames)), desc="graphs", unit="frame", leave=False)
     return [make_sample(frames[i], frames.place(i), max_neighbors, charge_spin) for i in bar]
+
+
+def with_labels_of(
+    atoms: Atoms, place: str, energy_key: str | None, forces_key: str | None, stress_key: str | None
+) -> Atoms:
+    """The structure with labels from entries of `info` and `arrays` where a key is given.
+
+    The other labels stay those of its calculator. Raises ValueError that names `place` and the missing entry.
+    """
+    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    if not any(keys.values()):
+        return atoms
+    results = {} if atoms.calc is None else dict(atoms.calc.results)
+    for name, key in keys.items():
+        if key is None:
+            continue
+        entries = atoms.arrays if name == "forces" else atoms.info
+        if key not in entries:
+            raise ValueError(f"{place}: `data.{name}_key` is {key!r} but there are {sorted(entries)}")
+        value = entries[key]
+        if name == "stress" and np.size(value) == 9:
+            value = full_3x3_to_voigt_6_stress(np.reshape(value, (3, 3)))
+        results[name] = float(value) if name == "energy" else np.asarray(value, dtype=np.float64)
+    labelled: Atoms = atoms.copy()
+    labelled.calc = SinglePointCalculator(labelled, **results)
+    return labelled
 
 
 def make_sample(
