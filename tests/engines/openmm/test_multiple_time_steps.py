@@ -105,14 +105,11 @@ def test_energy_is_that_of_the_outer_model(models, tmp_path):
         topology_of(CRYSTAL), system, integrator, openmm.Platform.getPlatformByName("Reference")
     )
     simulation.context.setPositions(CRYSTAL.positions * systems.ANGSTROM)
-    simulation.reporters.append(
-        app.StateDataReporter(str(tmp_path / "state.csv"), 1, potentialEnergy=True, volume=True)
-    )
-    simulation.reporters.insert(
-        0, StochasticCellRescaling(1.0, 300.0, compressibility=1e-6, interval=1, seed=1)
-    )
+    simulation.reporters[:] = [StochasticCellRescaling(1.0, 300.0, compressibility=1e-6, interval=1, seed=1)]
     simulation.step(1)
-    del simulation.reporters[0]
+    simulation.reporters[:] = [
+        app.StateDataReporter(str(tmp_path / "state.csv"), 1, potentialEnergy=True, volume=True)
+    ]
     simulation.step(1)
     now = CRYSTAL.copy()
     state = simulation.context.getState(positions=True)
