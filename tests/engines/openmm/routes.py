@@ -183,3 +183,26 @@ class Upstream:
         if particles is not None:
             force.setParticles(particles)
         return force
+
+
+def embedded_by_openmm_ml(
+    model: Upstream, topology: app.Topology, system: openmm.System, region: list[int]
+) -> openmm.System:
+    """openmm-ml's own mechanical embedding of a region, with a PythonForce of orb-models."""
+    from openmmml.mlpotential import MLPotential, MLPotentialImpl, MLPotentialImplFactory
+
+    class Impl(MLPotentialImpl):
+        def addForces(self, topology, system, atoms, forceGroup, **options):
+            numbers = [atom.element.atomic_number for atom in topology.atoms()]
+            periodic = topology.getPeriodicBoxVectors() is not None
+            system.addForce(model.python_force([numbers[index] for index in atoms], periodic, atoms))
+
+        def getMLLongRange(self):
+            return False
+
+    class Factory(MLPotentialImplFactory):
+        def createImpl(self, name, **options):
+            return Impl()
+
+    MLPotential.registerImplFactory("orb-models", Factory())
+    return MLPotential("orb-models").createMixedSystem(topology, system, region)

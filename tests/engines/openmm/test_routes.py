@@ -16,14 +16,23 @@ openmm = pytest.importorskip("openmm", reason="needs the openmm wheel")
 pytest.importorskip("openmmml", reason="needs openmm-ml")
 
 import torch  # noqa: E402
+from openmm import app  # noqa: E402
 from orb_export.checkpoint import from_upstream_state_dict, to_upstream_state_dict  # noqa: E402
 from orb_export.export import export_model  # noqa: E402
 from orb_export.model import OrbConfig  # noqa: E402
 
 from tests.accuracy import within  # noqa: E402
 from tests.engines.openmm.conftest import random_model  # noqa: E402
-from tests.engines.openmm.routes import BOXES, FULL_SIZE, ROUTES, SMALL, Upstream  # noqa: E402
-from tests.engines.openmm.systems import Result  # noqa: E402
+from tests.engines.openmm.peptides import BACKBONE, dipeptide  # noqa: E402
+from tests.engines.openmm.routes import (  # noqa: E402
+    BOXES,
+    FULL_SIZE,
+    ROUTES,
+    SMALL,
+    Upstream,
+    embedded_by_openmm_ml,
+)
+from tests.engines.openmm.systems import ANGSTROM, Result, context_of, measure  # noqa: E402
 from tests.parity.test_orb_models import checkpoint, upstream  # noqa: E402, F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("upstream")
@@ -75,3 +84,27 @@ def test_a_compiled_artefact_gives_what_orb_models_gives(route, case, compiled_m
     model = random_model("conservative", 120)  # that of the fixture
     reference = Upstream(to_upstream_state_dict(model), model.config, torch.float64).checked(BOXES[case])
     assert_route_is_upstream(route, case, compiled_model, reference, torch.float64, reference.energy)
+
+
+def test_a_region_is_that_of_openmm_ml_with_orb_models(tmp_path):
+    """Two bonds are cut; openmm-ml embeds a PythonForce that evaluates orb-models."""
+    config, state = weights("conservative", 120, False)
+    file = tmp_path / "model.pt"
+    model = from_upstream_state_dict(state, 120, dtype=torch.float64)
+    export_model(model, file, format="torchscript", verified=False)
+    topology, positions = dipeptide()
+    amber = ("amber14/protein.ff14SB.xml",)
+    ours = app.ForceField(*amber, "orbv3.xml").createSystem(topology, orbModel=str(file), orbRegion=BACKBONE)
+    plain = app.ForceField(*amber).createSystem(topology)
+    region = [atom.index for atom in topology.atoms() if atom.residue.name == "ALA"]
+    theirs = embedded_by_openmm_ml(Upstream(state, config, torch.float64), topology, plain, region)
+    results = []
+    for system in (ours, theirs):
+        assert system.getNumParticles() == 24  # two link atoms
+        context = context_of(system, np.vstack([positions / ANGSTROM, np.zeros((2, 3))]))
+        context.computeVirtualSites()
+        results.append(measure(context))
+    error = abs(results[0].energy / results[1].energy - 1)
+    assert within("OpenMM: region of orb-models by openmm-ml", "energy, relative", error, 1e-6)
+    error = np.abs(results[0].forces - results[1].forces)[:22].max()
+    assert within("OpenMM: region of orb-models by openmm-ml", "forces", error, 1e-9)
