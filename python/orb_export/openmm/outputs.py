@@ -38,6 +38,11 @@ def known_files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()] + sorted(folder.glob("checkpoint-*.chk"))
 
 
+def begun(file: Path) -> bool:
+    """Whether a file has its header, which is written with the first report."""
+    return file.is_file() and file.stat().st_size > 0
+
+
 def log_reporter(file: Path, interval: int, periodic: bool, append: bool) -> app.StateDataReporter:
     """Step, time, energies, temperature and, with a box, its volume and density, as CSV."""
     return app.StateDataReporter(

@@ -6,15 +6,13 @@ cheap beside one step of dynamics and returns findings; whether an error stops t
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from openmm import app
 
 from orb_export.openmm.molecules import neighbor_pairs
+from orb_export.openmm.residues import missing_heavy_atoms, standard_hydrogens
 from orb_export.openmm.structures import ANGSTROM, Structure, listed, residue_label
 
 Level = Literal["error", "warning", "note"]
@@ -90,7 +88,7 @@ def _elements(structure: Structure, record: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _hydrogens(structure: Structure) -> Iterator[Finding]:
-    expected = _standard_hydrogens()
+    expected = standard_hydrogens()
     lacking: list[str] = []
     missing = found = 0
     unclear: list[str] = []
@@ -122,19 +120,6 @@ def _hydrogens(structure: Structure) -> Iterator[Finding]:
 
 def _is(atom: Any, *numbers: int) -> bool:
     return atom.element is not None and atom.element.atomic_number in numbers
-
-
-def _standard_hydrogens() -> dict[str, dict[str, int]]:
-    """Residue -> heavy atom -> hydrogens that it has at every pH and place in the chain (OpenMM's table)."""
-    tree = ElementTree.parse(Path(app.__file__).parent / "data" / "hydrogens.xml")
-    table: dict[str, dict[str, int]] = {}
-    for residue in tree.getroot().iter("Residue"):
-        counts = table.setdefault(residue.attrib["name"], {})
-        for hydrogen in residue.iter("H"):
-            if not {"maxph", "variant", "terminal"} & hydrogen.attrib.keys():
-                parent = hydrogen.attrib["parent"]
-                counts[parent] = counts.get(parent, 0) + 1
-    return table
 
 
 def _spin(structure: Structure, record: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
@@ -294,26 +279,6 @@ def _quality(structure: Structure) -> Iterator[Finding]:
             "missing-atoms",
             f"{len(incomplete)} residues lack atoms: {listed(incomplete)}: --fix adds them",
         )
-
-
-def missing_heavy_atoms(structure: Structure) -> Iterator[tuple[Any, set[str]]]:
-    """Standard residues with a backbone or sugar that lack heavy atoms of OpenMM's table of bonds."""
-    tree = ElementTree.parse(Path(app.__file__).parent / "data" / "residues.xml")
-    table = {
-        residue.attrib["name"]: {
-            name
-            for bond in residue.iter("Bond")
-            for name in (bond.attrib["from"], bond.attrib["to"])
-            if name[0] not in "-+H" and name not in ("OXT", "OP3")
-        }
-        for residue in tree.getroot().iter("Residue")
-    }
-    for residue in structure.topology.residues():
-        names = {atom.name for atom in residue.atoms()}
-        wanted = table.get(residue.name, set())
-        # the 5' end of a nucleic acid has no phosphate
-        if lacking := wanted - names - ({"P", "OP1", "OP2"} if "P" not in names else set()):
-            yield residue, lacking
 
 
 def _run(structure: Structure, record: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:

@@ -108,7 +108,7 @@ class Run:
                     f"simulate: the run stopped after step {step}: {error}; its last checkpoint is of step "
                     f"{saved}"
                 ) from error
-            chunk = _chunk((time.perf_counter() - began) / (stop - step))
+            chunk = _chunk(chunk, (time.perf_counter() - began) / (stop - step))
             step = simulation.currentStep
             if step % interval == 0 or step >= last:
                 self.save()
@@ -128,9 +128,13 @@ class Run:
             _begin_barostat_anew(self.simulation.context)
 
 
-def _chunk(seconds_a_step: float) -> int:
-    """Steps until the next look at interrupts: as many as take half a second."""
-    return next((chunk for chunk in reversed(_CHUNKS) if chunk * seconds_a_step < 0.5), _CHUNKS[0])
+def _chunk(before: int, seconds_a_step: float) -> int:
+    """Steps until the next look at interrupts: as many as take half a second, and not many more than before.
+
+    The first step is quick, because it uses forces that are there already.
+    """
+    allowed = _CHUNKS[: _CHUNKS.index(before) + 2]
+    return next((chunk for chunk in reversed(allowed) if chunk * seconds_a_step < 0.5), _CHUNKS[0])
 
 
 def start(
@@ -153,14 +157,16 @@ def start(
         context.setVelocitiesToTemperature(settings.temperature * unit.kelvin, settings.seed)
     else:
         context.setVelocities(structure.velocities)
-    context.getState(energy=True)  # whatever fails does so before files are touched
+    context.getState(energy=True, forces=True)  # whatever fails does so before files are touched
     folder.mkdir(parents=True, exist_ok=True)
     for file in outputs.known_files(folder):
         file.unlink()
     (folder / outputs.SYSTEM).write_text(openmm.XmlSerializer.serialize(system))
     state = context.getState(positions=True)
     outputs.write_structure(folder / outputs.START, structure.topology, state)
-    return _with_reporters(Run(simulation, folder, settings, identity), append=False)
+    run = _with_reporters(Run(simulation, folder, settings, identity), append=False)
+    run.save()
+    return run
 
 
 def resume(model: Path, folder: Path, settings: Settings, identity: restart.Identity) -> Run:
@@ -299,14 +305,16 @@ def _with_reporters(run: Run, append: bool) -> Run:
         )
     periodic = simulation.system.usesPeriodicBoundaryConditions()
     interval = settings.report_interval
-    reporters.append(outputs.log_reporter(folder / outputs.LOG, interval, periodic, append))
+    log = folder / outputs.LOG
+    reporters.append(outputs.log_reporter(log, interval, periodic, append and outputs.begun(log)))
     if settings.trajectory != "none":
         file = folder / f"trajectory.{settings.trajectory}"
-        reporters.append(outputs.trajectory_reporter(file, interval, append))
+        reporters.append(outputs.trajectory_reporter(file, interval, append and outputs.begun(file)))
     if settings.confidence:
         from orb_export.openmm.reporters import ConfidenceReporter
 
-        reporters.append(ConfidenceReporter(str(folder / outputs.CONFIDENCE), interval, append=append))
+        file = folder / outputs.CONFIDENCE
+        reporters.append(ConfidenceReporter(str(file), interval, append=append and outputs.begun(file)))
     simulation.reporters.extend(reporters)
     return run
 

@@ -114,6 +114,20 @@ def test_a_restart_leaves_the_same_bytes_as_no_stop(case, structures, models, tm
         assert len(set(volumes)) > 2
 
 
+@pytest.mark.parametrize("trajectory", ["dcd", "xtc", "pdb"])
+def test_a_stop_before_the_first_report_is_no_trouble(trajectory, structures, model, tmp_path):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    options = ["--trajectory", trajectory, "--confidence"]
+    run(structures["molecule"], model, unbroken, *options, "--steps", 10)
+    for steps in ([0], [3, "--restart"], [10, "--restart"]):
+        run(structures["molecule"], model, broken, *options, "--steps", *steps)
+    for name in ("log.csv", "confidence.csv"):
+        assert (broken / name).read_bytes() == (unbroken / name).read_bytes()
+    parts = [(folder / f"trajectory.{trajectory}").read_bytes() for folder in (broken, unbroken)]
+    assert len(parts[0]) == len(parts[1]) > 0
+    assert final_state(broken) == final_state(unbroken)
+
+
 def test_a_killed_run_continues_from_its_checkpoint(structures, model, tmp_path):
     """Files are longer than at the checkpoint then: what is beyond it is not written twice."""
     unbroken, killed, kept = tmp_path / "unbroken", tmp_path / "killed", tmp_path / "kept"
