@@ -91,7 +91,7 @@ class ConfidenceReporter:
             threshold: error, eV/angstrom, above which ForceErrorExceeded is raised, after table and
                 trajectory have been written. Reporters later in the list do not see that step.
             per_atom: whether the table has a column for each particle.
-            force: the OrbV3Force of the System, where there are several.
+            force: the OrbV3Force of the System, where the integrator uses several.
             append: to existing files, whose header is kept.
 
         Raises:
@@ -115,7 +115,7 @@ class ConfidenceReporter:
     def report(self, simulation: Simulation, state: openmm.State) -> None:
         """Write a report; called by `Simulation`. Raises ForceErrorExceeded."""
         if self._force is None:
-            self._force = _only_force(simulation.system, "ConfidenceReporter")
+            self._force = _only_force(simulation, "ConfidenceReporter")
         particles = np.array(self._force.particles)
         errors = expected_error(self._force.evaluate(simulation.context).confidence)
         if self._table is not None:
@@ -301,11 +301,13 @@ def _when(simulation: Simulation, state: openmm.State) -> dict[str, object]:
     return {"Step": simulation.currentStep, "Time (ps)": f"{state.getTime()._value:.9g}"}
 
 
-def _only_force(system: openmm.System, where: str) -> OrbV3Force:
-    found = [force for force in system.getForces() if is_orbv3(force)]
+def _only_force(simulation: Simulation, where: str) -> OrbV3Force:
+    groups = simulation.integrator.getIntegrationForceGroups()  # without the inner one of two models
+    forces = [force for force in simulation.system.getForces() if groups >> force.getForceGroup() & 1]
+    found = [force for force in forces if is_orbv3(force)]
     if len(found) != 1:
         raise ValueError(
-            f"{where}: the System has {len(found)} OrbV3Forces"
+            f"{where}: the integrator uses {len(found)} OrbV3Forces"
             + (": say with `force` which one is meant" if found else "")
         )
     return OrbV3Force.cast(found[0])

@@ -191,8 +191,14 @@ def test_one_of_several_forces_must_be_named(model, models):
     second = systems.force_of(CRYSTAL, models["conservative-20"], prefix="second", force_group=1)
     simulation = simulation_of(CRYSTAL, model, second)
     simulation.reporters.append(ConfidenceReporter(io.StringIO(), 1))
-    with pytest.raises(ValueError, match="the System has 2 OrbV3Forces: say with `force`"):
+    with pytest.raises(ValueError, match="the integrator uses 2 OrbV3Forces: say with `force`"):
         simulation.step(1)
+    out = io.StringIO()
+    simulation.integrator.setIntegrationForceGroups({0})
+    simulation.reporters[:] = [ConfidenceReporter(out, 1)]
+    simulation.step(1)
+    largest = expected_errors(current_atoms(simulation, CRYSTAL), model).max()
+    assert float(out.getvalue().splitlines()[1].split(",")[3]) == pytest.approx(largest, abs=1e-6)
     out = io.StringIO()
     simulation.reporters[:] = [ConfidenceReporter(out, 1, force=simulation.system.getForce(1))]
     simulation.step(1)
