@@ -33,9 +33,10 @@ def neighbor_pairs(
     from ase.neighborlist import primitive_neighbor_list
 
     radii = covalent_radii[numbers]
-    cell = np.eye(3) if box is None else box
+    if box is None:  # a box that fits is not needed, but makes the search linear
+        box, positions = np.diag(np.ptp(positions, axis=0) + 1.0), positions - positions.min(axis=0)
     centers, neighbors, vectors = primitive_neighbor_list(
-        "ijD", np.array(periodic), cell, positions, radii * stretch, self_interaction=False
+        "ijD", np.array(periodic), box, positions, radii * stretch, self_interaction=False
     )
     distances = np.linalg.norm(vectors, axis=1)
     return centers, neighbors, vectors, distances / (radii[centers] + radii[neighbors])
@@ -47,7 +48,7 @@ def molecular_bonds(atoms: "Atoms") -> list[tuple[int, int]]:
     Whatever is connected to its own periodic image is a solid and gets no bonds.
     """
     first, second, vectors, _ = neighbor_pairs(
-        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, _STRETCH
+        atoms.numbers, atoms.positions, atoms.cell.array if atoms.pbc.any() else None, atoms.pbc, _STRETCH
     )
     kept = np.isin(atoms.numbers[first], _NONMETALS) & np.isin(atoms.numbers[second], _NONMETALS)
     first, second, vectors = first[kept], second[kept], vectors[kept]
