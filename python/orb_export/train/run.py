@@ -44,6 +44,7 @@ _ADVICE = (
     ".*Checkpoint directory.*exists and is not empty.*",
     ".*log directory.*exists and is not empty.*",
     ".*dirpath has changed.*",
+    ".*Grad strides do not match.*",  # of weights with one row; costs nothing
     ".*treespec, LeafSpec.*",
     ".*but have no `val_dataloader`.*",
 )
