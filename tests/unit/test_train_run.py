@@ -106,6 +106,13 @@ def test_stopped_and_resumed_run_equals_the_unbroken_one_bitwise(path, unbroken,
     assert_same_weights(weights(tmp_path), weights(unbroken))
 
 
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_of_that_step(path, unbroken, tmp_path):
+    assert not run(tmp_path, path, max_steps=5, machine__checkpoint_steps=1000)
+    assert [file.name for file in (tmp_path / CHECKPOINTS).iterdir()] == ["step=000000005.ckpt"]
+    assert run(tmp_path, path, resume=True)
+    assert_same_weights(weights(tmp_path), weights(unbroken))
+
+
 def test_a_complete_run_that_is_resumed_writes_the_same_weights_again(path, unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "run")
     (tmp_path / "run" / MODEL).unlink()

@@ -22,7 +22,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--max-steps",
         type=int,
         metavar="N",
-        help="stop at this step; --resume continues from the last checkpoint",
+        help="stop at this step; --resume continues",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print model size, batches and memory, train nothing"

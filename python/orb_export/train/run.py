@@ -44,6 +44,7 @@ _ADVICE = (
     ".*Checkpoint directory.*exists and is not empty.*",
     ".*log directory.*exists and is not empty.*",
     ".*dirpath has changed.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",  # other checkpoint_steps
     ".*Grad strides do not match.*",  # of weights with one row; costs nothing
     ".*treespec, LeafSpec.*",
     ".*but have no `val_dataloader`.*",
@@ -183,6 +184,17 @@ def place_among_processes(config: TrainConfig) -> tuple[int, int]:
     return rank, processes
 
 
+class _CheckpointAt(Callback):
+    """Writes a checkpoint at the step where a run is told to stop early."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step = folder, step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.folder / f"step={self.step:09d}.ckpt")
+
+
 def _trainer(config: TrainConfig, output: Path, steps: int, plan: Plan) -> pl.Trainer:
     machine = config.machine
     callbacks: list[Callback] = [
@@ -193,6 +205,8 @@ def _trainer(config: TrainConfig, output: Path, steps: int, plan: Plan) -> pl.Tr
     ]
     if config.optimizer.ema:
         callbacks.append(AveragedWeights(config.optimizer.ema))
+    if steps < len(plan):  # after the average, which belongs into it
+        callbacks.append(_CheckpointAt(output / CHECKPOINTS, steps))
     loggers: list[Logger] = [CSVLogger(output, LOGS), TensorBoardLogger(output, LOGS, "tensorboard")]
     return pl.Trainer(
         accelerator=machine.accelerator,
