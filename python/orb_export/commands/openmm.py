@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
     from orb_export.openmm.structures import Structure
 
 INTERRUPTED = 130
+# Options that another one calls for, and their defaults; alone they would be ignored, so they are errors.
+DEPENDENT: dict[str, dict[str, Any]] = {
+    "fix": {"ph": 7.4},
+    "solvate": {"padding": 1.0, "ionic_strength": 0.0, "solute_charge": None},
+    "npt": {"pressure": 1.0, "barostat": "monte-carlo", "compressibility": 4.5e-5},
+}
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,17 +50,25 @@ def _add_preparation(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--fix", action="store_true", help="add missing atoms and hydrogens to a PDB or mmCIF file"
     )
-    group.add_argument("--ph", type=float, default=7.4, help="of --fix")
+    group.add_argument("--ph", type=float, default=SUPPRESS, help="of --fix (default: 7.4)")
     group.add_argument("--solvate", action="store_true", help="put the structure into a box of water")
     group.add_argument(
         "--padding",
         type=float,
-        default=1.0,
-        help="of --solvate, between periodic images of the structure, nm",
+        default=SUPPRESS,
+        help="of --solvate, between periodic images of the structure, nm (default: 1.0)",
     )
-    group.add_argument("--ionic-strength", type=float, default=0.0, help="of --solvate, NaCl, mol/l")
     group.add_argument(
-        "--solute-charge", type=float, help="of --solvate, e, balanced by ions; default: by the force field"
+        "--ionic-strength",
+        type=float,
+        default=SUPPRESS,
+        help="of --solvate, NaCl, mol/l (default: 0, only what neutralizes)",
+    )
+    group.add_argument(
+        "--solute-charge",
+        type=float,
+        default=SUPPRESS,
+        help="of --solvate, e, balanced by ions (default: by the force field)",
     )
     group.add_argument("--no-box", action="store_true", help="leave the periodic box of STRUCTURE out")
     group.add_argument(
@@ -76,15 +91,18 @@ def _add_physics(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--friction", type=float, default=1.0, help="of the Langevin thermostat, 1/ps")
     group.add_argument("--nve", action="store_true", help="constant energy: no thermostat")
     group.add_argument("--npt", action="store_true", help="constant pressure")
-    group.add_argument("--pressure", type=float, default=1.0, help="of --npt, bar")
+    group.add_argument("--pressure", type=float, default=SUPPRESS, help="of --npt, bar (default: 1)")
     group.add_argument(
         "--barostat",
         choices=["monte-carlo", "anisotropic", "flexible", "stochastic"],
-        default="monte-carlo",
-        help="of --npt; stochastic uses the stress of the model and costs no evaluations",
+        default=SUPPRESS,
+        help="of --npt; stochastic: by the stress of the model, no extra evaluations (default: monte-carlo)",
     )
     group.add_argument(
-        "--compressibility", type=float, default=4.5e-5, help="of the stochastic barostat, its order, 1/bar"
+        "--compressibility",
+        type=float,
+        default=SUPPRESS,
+        help="of the stochastic barostat, its order, 1/bar (default: 4.5e-5)",
     )
     group.add_argument(
         "--charge", type=float, help="total charge of OrbMol models, e; default: that of STRUCTURE"
@@ -130,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from orb_export.openmm.progress import Progress, interruptible
 
+    _complete(args)
     settings = _settings(args)
     if args.steps < 0:
         raise ValueError(f"openmm: `--steps` is {args.steps} but must not be negative")
@@ -157,6 +176,16 @@ def _run(args: argparse.Namespace) -> int:
         return INTERRUPTED
     print(done)
     return 0
+
+
+def _complete(args: argparse.Namespace) -> None:
+    """Give dependent options their defaults. Raises ValueError for one without the option it depends on."""
+    for switch, defaults in DEPENDENT.items():
+        for name, default in defaults.items():
+            if not hasattr(args, name):
+                setattr(args, name, default)
+            elif not getattr(args, switch):
+                raise ValueError(f"openmm: --{name.replace('_', '-')} needs --{switch}")
 
 
 def _settings(args: argparse.Namespace) -> "Settings":

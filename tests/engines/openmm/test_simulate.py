@@ -316,6 +316,7 @@ def test_velocities_and_charge_of_the_structure_are_taken(models, tmp_path):
 def test_choices_of_the_command_are_those_of_the_settings():
     parser = cli.build_parser()
     shown = parser.parse_args(["openmm", "a.xyz", "--model", "m.pt", "-o", "run"])
+    command._complete(shown)
     made = command._settings(shown)
     assert made == simulate.Settings()
     for name in simulate.BAROSTATS:
@@ -338,6 +339,10 @@ def test_choices_of_the_command_are_those_of_the_settings():
         (["--restart", "--overwrite"], "give --restart or --overwrite, not both"),
         (["--restart", "--check-only"], "--check-only is for new runs"),
         (["--ignore", "everything"], "--ignore everything is none of the checks elements, hydrogens"),
+        (["--pressure", "1"], "--pressure needs --npt"),
+        (["--barostat", "stochastic"], "--barostat needs --npt"),
+        (["--ionic-strength", "0.1"], "--ionic-strength needs --solvate"),
+        (["--ph", "7"], "--ph needs --fix"),
         (["--fix"], "--fix needs residues: a PDB or mmCIF file"),
         (["--solvate"], "`charge` is missing: MOL is unknown to the force field"),
     ],
