@@ -217,11 +217,8 @@ def large_xml(file: Path) -> Iterator[Line]:
     )
 
 
-def thermostatted(file: Path, platform: str, atoms: Atoms) -> openmm.Context:
-    system = systems.system_of(atoms, systems.force_of(atoms, file))
-    barostat = openmm.MonteCarloBarostat(1.0, 300.0, 25)
-    barostat.setRandomNumberSeed(4)
-    system.addForce(barostat)
+def thermostatted(file: Path, platform: str, atoms: Atoms, *others: openmm.Force) -> openmm.Context:
+    system = systems.system_of(atoms, systems.force_of(atoms, file), *others)
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
     integrator.setRandomNumberSeed(5)
     context = systems.context_of(system, atoms.positions, platform, integrator)
@@ -230,6 +227,7 @@ def thermostatted(file: Path, platform: str, atoms: Atoms) -> openmm.Context:
 
 
 def restart(file: Path) -> Iterator[Line]:
+    # without a Monte Carlo barostat: OpenMM leaves its random numbers out of checkpoints
     for platform in ("Reference", "CPU"):
         context = thermostatted(file, platform, silicon(1))
         context.getIntegrator().step(30)
@@ -248,14 +246,22 @@ def restart(file: Path) -> Iterator[Line]:
 
 
 def evaluations_a_step(file: Path) -> Iterator[Line]:
-    context = thermostatted(file, "Reference", silicon(1))
+    barostat = openmm.MonteCarloBarostat(1.0, 300.0, 25)
+    barostat.setRandomNumberSeed(4)
+    context = thermostatted(file, "Reference", silicon(1), barostat)
     steps, before = 1000, timings()
     for _ in range(steps // 10):
         context.getIntegrator().step(10)
         context.getState(energy=True, forces=True, positions=True)  # what a reporter asks for
     after = timings()
     count = (after.evaluations - before.evaluations) / steps
-    yield Line("evaluations a step, reporter 10, barostat 25", f"{count:.3f}", "1.06", count <= 1.06)
+    energies = (after.energy_evaluations - before.energy_evaluations) / steps
+    yield Line(
+        "evaluations a step, reporter 10, barostat 25",
+        f"{count:.3f} ({energies:.3f} of it without the gradient)",
+        "1.06",
+        count <= 1.06,
+    )
 
 
 def overhead(file: Path) -> Iterator[Line]:
