@@ -54,6 +54,7 @@ const std::map<std::string, Finder> &finders() {
 }    // namespace
 
 void CommonCalcOrbV3ForceKernel::initialize(const OpenMM::System &, const OrbV3Force &force) {
+  force_ = &force;
   evaluation_ = std::make_unique<Evaluation>(force);    // torch chooses its own device context
   const OpenMM::ContextSelector selector(compute_);
   const size_t n = evaluation_->particles().size();
@@ -67,6 +68,7 @@ void CommonCalcOrbV3ForceKernel::initialize(const OpenMM::System &, const OrbV3F
   device_forces_ = make_array(compute_, "orbv3Forces", 3 * n, sizeof(int64_t));
   compute_.addEnergyParameterDerivative(evaluation_->scale_parameter());
   compile();
+  compute_.getPostComputations().push_back(new Finish(*this));    // which owns it
 }
 
 void CommonCalcOrbV3ForceKernel::compile() {
@@ -92,11 +94,20 @@ double CommonCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool in
   const Stopwatch stopwatch(timings().total_ns);
   const double scale = evaluation_->scale(context);
   const auto &result = evaluate(context, {includeForces, false});
-  const OpenMM::ContextSelector selector(compute_);
-  if (includeForces) add_forces(result, scale);
-  const double energy = kKJPerMolPerEV * result.energy;
-  compute_.getEnergyParamDerivWorkspace()[evaluation_->scale_parameter()] += energy;
-  return scale * energy;
+  if (includeForces) convert_forces(result, scale);
+  derivative_ = kKJPerMolPerEV * result.energy;
+  return scale * derivative_;
+}
+
+double CommonCalcOrbV3ForceKernel::Finish::computeForceAndEnergy(bool includeForces, bool, int groups) {
+  if ((groups & (1 << kernel_.force_->getForceGroup())) == 0) return 0.0;
+  auto &compute = kernel_.compute_;
+  compute.getEnergyParamDerivWorkspace()[kernel_.evaluation_->scale_parameter()] += kernel_.derivative_;
+  if (!includeForces) return 0.0;
+  const OpenMM::ContextSelector selector(compute);
+  kernel_.device_forces_->upload(kernel_.fixed_forces_);
+  kernel_.add_->execute(static_cast<int>(kernel_.slots_.size()));
+  return 0.0;
 }
 
 const Result &CommonCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context) {
@@ -148,12 +159,10 @@ void CommonCalcOrbV3ForceKernel::download_positions(const OpenMM::Vec3 *box) {
   }
 }
 
-void CommonCalcOrbV3ForceKernel::add_forces(const Result &result, double scale) {
+void CommonCalcOrbV3ForceKernel::convert_forces(const Result &result, double scale) {
   const double unit = scale * kKJPerMolPerEV * kAngstromPerNm;
   for (size_t i = 0; i < fixed_forces_.size(); ++i)
     fixed_forces_[i] = to_fixed_point(unit * result.forces[i], evaluation_->particles()[i / 3]);
-  device_forces_->upload(fixed_forces_);
-  add_->execute(static_cast<int>(slots_.size()));
 }
 
 bool CommonOrbV3KernelFactory::serves(const std::string &platform) { return finders().count(platform) > 0; }

@@ -29,19 +29,31 @@ class CommonCalcOrbV3ForceKernel : public CalcOrbV3ForceKernel {
   const Result &evaluate(OpenMM::ContextImpl &context) override;
 
  private:
+  // What OpenMM calls last, after it has cleared the sums of forces, in another thread with several devices.
+  class Finish : public OpenMM::ComputeContext::ForcePostComputation {
+   public:
+    explicit Finish(CommonCalcOrbV3ForceKernel &kernel) : kernel_(kernel) {}
+    double computeForceAndEnergy(bool includeForces, bool includeEnergy, int groups) override;
+
+   private:
+    CommonCalcOrbV3ForceKernel &kernel_;
+  };
+
   const Result &evaluate(OpenMM::ContextImpl &context, const Request &wanted);
   void compile();
   void follow_reordering();
   void download_positions(const OpenMM::Vec3 *box);
-  void add_forces(const Result &result, double scale);
+  void convert_forces(const Result &result, double scale);
 
   OpenMM::ComputeContext &compute_;
+  const OrbV3Force *force_ = nullptr;
   std::unique_ptr<Evaluation> evaluation_;
   bool float64_ = false;      // whether the device has it
   std::vector<int> slots_;    // (n) where OpenMM keeps the particles at present
   std::vector<double> positions_;
   std::vector<float> rounded_positions_;    // of a device without float64
   std::vector<int64_t> fixed_forces_;
+  double derivative_ = 0.0;    // of the energy with respect to the scale, kJ/mol
   std::unique_ptr<OpenMM::ArrayInterface> device_slots_, device_positions_, device_forces_;
   OpenMM::ComputeKernel gather_, add_;
 };

@@ -119,6 +119,29 @@ def test_a_subset_among_reordered_atoms(precision, platform, model):
         context.setPositions((positions + rng.uniform(-9, 9, 3)) * ANGSTROM)
 
 
+def test_several_devices_add_the_forces_once(platform, model):
+    """Threads of OpenMM then clear and fill the sums of forces; here one device plays two."""
+    bonds = openmm.HarmonicBondForce()
+    for particle in range(len(CRYSTAL) - 1):
+        bonds.addBond(particle, particle + 1, 0.3, 1000.0)
+    bonds.setForceGroup(1)
+    system = systems.system_of(CRYSTAL, systems.force_of(CRYSTAL, model), bonds)
+    properties = {"Precision": "double", "DeviceIndex": "0,0"}
+    try:
+        context = openmm.Context(system, openmm.VerletIntegrator(0.0005), platform, properties)
+    except openmm.OpenMMException as error:
+        pytest.skip(f"one device cannot be two: {error}")
+    context.setPositions(CRYSTAL.positions * ANGSTROM)
+    alone = systems.predicted(CRYSTAL, model)
+    other = systems.measure(context, groups=2)
+    expected = systems.Result(alone.energy + other.energy, alone.forces + other.forces)
+    for _ in range(30):  # the order of the threads changes
+        assert_same(systems.measure(context, groups=1), alone, "double")
+        assert_same(systems.measure(context), expected, "double")
+        derivatives = context.getState(parameterDerivatives=True).getEnergyParameterDerivatives()
+        assert abs(derivatives["orbv3_scale"] / systems.KJ_PER_MOL - alone.energy) < 1e-9
+
+
 def test_virtual_sites(platform, model):
     water = molecule("H2O")
     whole = Atoms("OH2He", [*water.positions, 2 * water.positions[0] - water.positions[1]])
