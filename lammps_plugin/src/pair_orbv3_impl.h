@@ -17,7 +17,8 @@ struct PairOrbV3::Impl {
     std::string device = "auto";
     std::optional<double> skin;            // angstrom; none: that of the neighbor command
     std::optional<double> charge, spin;    // none: not given
-    int threads = 0;    // 0: OMP_NUM_THREADS where LAMMPS took it up, else torch's choice
+    int threads = 0;        // 0: OMP_NUM_THREADS where LAMMPS took it up, else torch's choice
+    double memory = 0.0;    // GB that an evaluation may use; 0: no limit
   } settings;
 
   std::unique_ptr<orb_export::Potential> potential;    // null until pair_coeff

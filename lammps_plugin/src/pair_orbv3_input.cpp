@@ -13,13 +13,16 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 
 using namespace LAMMPS_NS;
 
 namespace {
-constexpr int RESTART_FORMAT = 1;
+constexpr int RESTART_FORMAT = 2;
+constexpr double BYTES_PER_GB = 1e9;
+constexpr double MAX_MEMORY = 1e6;    // GB
 
 bool is_device(const std::string &text)
 {
@@ -108,7 +111,7 @@ void PairOrbV3::settings(int narg, char **arg)
 
   for (int k = 0; k < narg; k += 2) {
     const std::string keyword = arg[k];
-    const auto known = {"device", "skin", "charge", "spin", "threads"};
+    const auto known = {"device", "skin", "charge", "spin", "threads", "memory"};
     if (std::find(known.begin(), known.end(), keyword) == known.end())
       error->all(FLERR, "Unknown pair_style orbv3 keyword: " + keyword);
     if (k + 1 == narg) utils::missing_cmd_args(FLERR, "pair_style orbv3 " + keyword, error);
@@ -124,6 +127,12 @@ void PairOrbV3::settings(int narg, char **arg)
       settings.charge = utils::numeric(FLERR, value, false, lmp);
     } else if (keyword == "spin") {
       settings.spin = utils::numeric(FLERR, value, false, lmp);
+    } else if (keyword == "memory") {
+      settings.memory = utils::numeric(FLERR, value, false, lmp);
+      if (!(settings.memory >= 0.0 && settings.memory <= MAX_MEMORY))
+        error->all(FLERR, fmt::format("Pair style orbv3 memory is {} GB but must be from 0 (no "
+                                      "limit) to {:g}",
+                                      value, MAX_MEMORY));
     } else {
       settings.threads = utils::inumeric(FLERR, value, false, lmp);
       if (settings.threads < 0)
@@ -194,7 +203,11 @@ void PairOrbV3::open_model(const std::string &path)
   std::string failure;
   try {
     impl->path = std::filesystem::absolute(path).string();
-    impl->potential = orbv3::backend().load(impl->path, {settings.device, impl->threads});
+    orb_export::Options options;
+    options.device = settings.device;
+    options.threads = impl->threads;
+    options.memory_limit = std::llround(BYTES_PER_GB * settings.memory);
+    impl->potential = orbv3::backend().load(impl->path, options);
   } catch (const std::exception &exception) {
     failure = exception.what();
   }
@@ -252,6 +265,7 @@ void PairOrbV3::write_restart_settings(FILE *fp)
   put(fp, settings.charge);
   put(fp, settings.spin);
   put(fp, settings.threads);
+  put(fp, settings.memory);
 }
 
 void PairOrbV3::read_restart_settings(FILE *fp)
@@ -270,6 +284,7 @@ void PairOrbV3::read_restart_settings(FILE *fp)
   settings.charge = reader.optional_value();
   settings.spin = reader.optional_value();
   settings.threads = reader.value<int>();
+  settings.memory = reader.value<double>();
 }
 
 void PairOrbV3::write_restart(FILE *fp)

@@ -180,7 +180,7 @@ def test_restart_continues_the_same_trajectory(model, tmp_path):
 
 def test_restart_keeps_every_setting(models, tmp_path, capfd):
     atoms, restart = CASES["molecule"], tmp_path / "run.restart"
-    keywords = "charge 1 spin 2 threads 1 device cpu skin 2.5"
+    keywords = "charge 1 spin 2 threads 1 device cpu skin 2.5 memory 2"
     with runs.session() as lmp:
         lmp.commands_list(runs.setup(atoms, tmp_path))
         lmp.commands_list(

@@ -59,6 +59,8 @@ def test_the_script_itself_runs(model, capfd):
         ({"style": "pair_style orbv3 device cuda:1x"}, "device is cuda:1x but must be auto"),
         ({"style": "pair_style orbv3 threads two"}, "Expected integer parameter instead of 'two'"),
         ({"style": "pair_style orbv3 threads 1.5"}, "Expected integer parameter instead of '1.5'"),
+        ({"style": "pair_style orbv3 memory -1"}, "memory is -1 GB but must be from 0 "),
+        ({"style": "pair_style orbv3 memory 1e-7"}, "`memory_limit` is 100 bytes but"),
         ({"style": "pair_style orbv3 threads -1"}, "threads is -1 but must not be negative"),
         ({"style": "pair_style orbv3 skin far"}, "Expected floating point parameter instead of 'far'"),
         ({"style": "pair_style orbv3 skin 1.5"}, "skin 1.5 is smaller than the 2 of the neighbor command"),
