@@ -76,7 +76,7 @@ def _add_preparation(group: "argparse._ArgumentGroup") -> None:
         type=int,
         default=0,
         metavar="N",
-        help="first minimize the energy of the model, iterations",
+        help="first move downhill by the forces of the model, iterations at most",
     )
     group.add_argument(
         "--ignore", action="append", default=[], metavar="CHECK", help="run in spite of errors of this check"
@@ -308,7 +308,7 @@ def _findings(structure: "Structure", settings: "Settings", record: dict[str, An
         charge=structure.charge if settings.charge is None else settings.charge,
         spin=structure.spin if settings.spin is None else settings.spin,
         timestep=settings.timestep,
-        needs_energy=settings.minimize > 0 or settings.monte_carlo,
+        needs_energy=settings.monte_carlo,
     )
     return examine(structure, record, plan)
 

@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     charge: float | None = None  # e
     spin: float | None = None  # multiplicity 2S+1
     timestep: float = 0.5  # fs
-    needs_energy: bool = False  # minimization or a Monte Carlo barostat
+    needs_energy: bool = False  # a Monte Carlo barostat
 
 
 def examine(structure: Structure, record: Mapping[str, Any], plan: Plan) -> list[Finding]:
@@ -286,8 +286,8 @@ def _run(structure: Structure, record: Mapping[str, Any], plan: Plan) -> Iterato
         yield Finding(
             "error",
             "direct",
-            f"the forces of {record['model']} are not the gradient of its energy, which minimization and a "
-            "Monte Carlo barostat use: take a conservative model, or --barostat stochastic",
+            f"the forces of {record['model']} are not the gradient of its energy, which a Monte "
+            "Carlo barostat uses: take a conservative model, or --barostat stochastic",
         )
     if 1 in structure.numbers and plan.timestep > 1.0:
         yield Finding(

@@ -19,6 +19,7 @@ from openmm import app, unit
 from orb_export.artefact import sha256_of_file
 from orb_export.openmm import outputs, restart
 from orb_export.openmm.force import OrbV3Force
+from orb_export.openmm.minimize import minimize
 from orb_export.openmm.progress import Interrupt, Progress
 from orb_export.openmm.structures import Structure
 
@@ -152,7 +153,7 @@ def start(
         context.setPeriodicBoxVectors(*structure.box)
     context.setPositions(structure.positions)
     if settings.minimize:
-        simulation.minimizeEnergy(maxIterations=settings.minimize)
+        minimize(context, settings.minimize)
     if structure.velocities is None:
         context.setVelocitiesToTemperature(settings.temperature * unit.kelvin, settings.seed)
     else:

@@ -246,7 +246,7 @@ def test_boxes_are_looked_at():
     assert re.match(r"warning \[box\]: \d+ waters without a box", finding)
 
 
-def test_direct_models_have_no_energy_to_minimize():
+def test_direct_models_have_no_energy_for_monte_carlo():
     direct = {**RECORD, "kind": "direct"}
     structure = from_ase(molecule("H2O"))
     assert check(structure, direct) == []

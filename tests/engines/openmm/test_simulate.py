@@ -197,6 +197,11 @@ def refused(capsys, *command_line: str) -> str:
     return error
 
 
+def refused_with_all(capsys, *command_line: str) -> list[str]:
+    assert cli.main(list(command_line)) == 1
+    return capsys.readouterr().err.splitlines()
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -283,7 +288,7 @@ def test_a_run_that_blows_up_says_where_and_keeps_its_checkpoint(structures, mod
 def test_options_reach_the_system(structures, models, tmp_path, capsys):
     """Each option of the physics, against what is then in system.xml and the integrator's results."""
     folder = tmp_path / "run"
-    options = ["--npt", "--pressure", 7, "--barostat", "anisotropic", "--steps", 1]
+    options = ["--npt", "--pressure", 7, "--barostat", "anisotropic", "--steps", 1, "--limit-memory", 0.5]
     run(structures["water"], models["conservative-20"], folder, *options)
     system = openmm.XmlSerializer.deserialize((folder / outputs.SYSTEM).read_text())
     forces = {force.getName(): force for force in system.getForces()}
@@ -293,10 +298,44 @@ def test_options_reach_the_system(structures, models, tmp_path, capsys):
     assert barostat.getRandomNumberSeed() == 6
     assert forces["MoleculesWithoutForce"].getNumBonds() == 16  # 8 molecules, also those cut by the box
     assert system.getNumConstraints() == 0
+    assert 'memoryLimit="500000000"' in (folder / outputs.SYSTEM).read_text()
     charged = tmp_path / "charged"
     run(structures["molecule"], models["charged"], charged, "--charge", -1, "--spin", 2, "--steps", 1)
     assert 'charge="-1"' in (charged / outputs.SYSTEM).read_text()
     assert 'spin="2"' in (charged / outputs.SYSTEM).read_text()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--temperature", 50],
+        ["--friction", 20],
+        ["--timestep", 0.25],
+        ["--seed", 6],
+        ["--minimize", 3],
+        ["--nve"],
+        ["--no-box"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_options_change_the_dynamics(options, structures, model, short, tmp_path):
+    run(structures["crystal"], model, tmp_path / "run", "--steps", 5, *options)
+    assert final_state(tmp_path / "run") != final_state(short)
+
+
+def test_a_deposited_protein_is_fixed_and_solvated(model, shared, tmp_path, capsys):
+    pytest.importorskip("pdbfixer", reason="needs pdbfixer")
+    whole = (shared / "data/proteins/solvated/chignolin.pdb").read_text().splitlines()
+    bare = tmp_path / "bare.pdb"
+    bare.write_text("\n".join(line for line in whole if line.startswith("ATOM") and line[77] != "H"))
+    line = arguments(bare, model, tmp_path / "run", "--check-only")
+    assert "hydrogens are missing in 10 residues" in "".join(refused_with_all(capsys, *line))
+    salted = [*line, "--fix", "--solvate", "--padding", "0.6", "--ionic-strength", "0.3"]
+    assert cli.main(salted) == 0
+    said = capsys.readouterr()
+    assert "error" not in said.err
+    assert "contacts" not in said.err
+    assert int(re.search("([0-9]+) atoms, nothing that forbids", said.out)[1]) > 1000
 
 
 def test_velocities_and_charge_of_the_structure_are_taken(models, tmp_path):
