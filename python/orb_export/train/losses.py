@@ -55,10 +55,11 @@ class Pool(NamedTuple):
     processes: int = 1
     total: Callable[[Tensor], Tensor] = lambda values: values
     counts: bool = True
+    device: torch.device | str = "cpu"  # of the losses; NCCL sums nothing that lies elsewhere
 
     def share(self, n: Tensor | int) -> Tensor:
         """What to multiply a mean over `n` local elements with, () float64; 1 in a single process."""
-        local = torch.as_tensor(n, dtype=torch.float64) * self.counts
+        local = torch.as_tensor(n, dtype=torch.float64, device=self.device) * self.counts
         return local * self.processes / self.total(local.clone()).clamp(min=1.0)
 
     def observe(self, normalizer: Normalizer, targets: Tensor) -> Tensor:

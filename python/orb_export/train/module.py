@@ -36,7 +36,7 @@ class OrbModule(pl.LightningModule):
     def pool(self, counts: bool = True) -> Pool:
         """The processes that share the batches of this run."""
         processes = self.trainer.world_size
-        return Pool(processes, _all_reduced, counts) if processes > 1 else Pool()
+        return Pool(processes, _all_reduced if processes > 1 else torch.clone, counts, self.device)
 
     def loss_weights(self, step: int) -> LossWeights:
         """Weights of the terms at a step."""

@@ -151,7 +151,7 @@ def _finish(config: TrainConfig, output: Path, model: OrbV3, data: RunData) -> N
     """Weights, errors on everything held out, plots and the model card."""
     from . import plots  # matplotlib is needed here only
 
-    model = model.eval().requires_grad_(False)
+    model = model.cpu().eval().requires_grad_(False)
     checkpoint.save(model, output / MODEL)
     if config.denoising is not None:  # there is only a trunk
         return
