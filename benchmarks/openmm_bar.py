@@ -164,7 +164,7 @@ def resolution(folder: Path) -> Iterator[Line]:
         seen += [change(direction, sign) for sign in (1, -1)]
     float32 = np.spacing(np.float32(-start.energy)) * KJ_PER_MOL
     yield Line(
-        f"a change of 1e-3 kJ/mol at {len(atoms):,} atoms (float32 would step by {-float32:.0f} kJ/mol)",
+        f"a change of 1e-3 kJ/mol at {len(atoms):,} atoms (float32 would step by {float32:.0f} kJ/mol)",
         f"seen as {min(seen):.1e} to {max(seen):.1e} kJ/mol",
         "seen",
         min(seen) > 0.5 * expected and max(seen) < 1.5 * expected,
@@ -276,7 +276,7 @@ def overhead(file: Path) -> Iterator[Line]:
     context.setVelocitiesToTemperature(3e7, 1)
     context.getIntegrator().step(50)
     graph, other = [], []
-    for _ in range(40):
+    for _ in range(100):
         before = timings()
         context.getIntegrator().step(50)
         after = timings()
