@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import openmm
 from openmm import app, unit
-from orb_export.artefact import sha256_of_file
+from orb_export.artefact import read_metadata, sha256_of_file
 from orb_export.openmm import OrbV3Force, evaluations
 from orb_export.openmm.solvate import add_missing, add_water, formal_charge, kept_atoms, relaxed
 from orb_export.openmm.structures import Structure, read_biomolecular, with_atoms, without_box
@@ -121,10 +121,14 @@ def make_simulation(
         system.addParticle(atom.element.mass)
     if structure.box is not None:
         system.setDefaultPeriodicBoxVectors(*structure.box)
+    # of models that ask for them; the prepared box is neutral, a cut of it may be anything
+    conditions = {"charge": args.charge, "spin": args.spin}
+    conditioned = read_metadata(args.model)["has_charge_spin"]
     system.addForce(
         OrbV3Force(
             args.model,
             structure.topology,
+            **(conditions if conditioned else {}),
             threads=args.threads,
             memory_limit=round(limit_memory * 1e9),  # bytes
         )
@@ -159,6 +163,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument(
         "--limit-memory", type=float, default=0.0, metavar="GB", help="that an evaluation may use"
     )
+    parser.add_argument("--charge", type=float, default=0.0, help="of models that are conditioned on it")
+    parser.add_argument("--spin", type=float, default=1.0, help="multiplicity, likewise")
     parser.add_argument("--compare", action="store_true", help="forces with and without --limit-memory")
     parser.add_argument("--trajectory", type=Path, metavar="DCD")
     parser.add_argument("--report-interval", type=int, default=10)

@@ -64,7 +64,7 @@ def examine(structure: Structure, record: Mapping[str, Any], plan: Plan) -> list
         *_hydrogens(structure),
         *_spin(structure, record, plan),
         *_distances(structure),
-        *_box(structure, record),
+        *_box(structure, record, plan),
         *_quality(structure),
         *_run(structure, record, plan),
     ]
@@ -207,7 +207,7 @@ def _torn_bonds(structure: Structure) -> Iterator[Finding]:
         )
 
 
-def _box(structure: Structure, record: Mapping[str, Any]) -> Iterator[Finding]:
+def _box(structure: Structure, record: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
     box = structure.box
     if structure.needs_symmetry:
         yield Finding(
@@ -223,14 +223,8 @@ def _box(structure: Structure, record: Mapping[str, Any]) -> Iterator[Finding]:
         elif len(structure.numbers) >= 8 and 1 not in structure.numbers and 6 not in structure.numbers:
             yield Finding("warning", "box", "no box: if this is a crystal, its file lacks the cell")
         return
-    if record["has_charge_spin"]:
-        yield Finding(
-            "error",
-            "periodic-charge",
-            f"{record['model']} is conditioned on a total charge and spin and was trained on molecules in "
-            "vacuum; with a periodic box each image has them: leave the box out with --no-box, or "
-            "--ignore periodic-charge",
-        )
+    if record["has_charge_spin"] and plan.charge is not None and plan.spin is not None:
+        yield _periodic_charge(record["model"], plan.charge, plan.spin)
     if all(structure.periodic):
         yield from _density(structure, box)
     heights = [
@@ -246,6 +240,18 @@ def _box(structure: Structure, record: Mapping[str, Any]) -> Iterator[Finding]:
             f"the box is {shortest:.1f} Å high, less than two cutoffs ({2 * record['cutoff']:g} Å): allowed, "
             "atoms see several images of each other",
         )
+
+
+def _periodic_charge(model: str, charge: float, spin: float) -> Finding:
+    where = f"{model} is conditioned on total charge and spin, as of molecules in vacuum"
+    if (charge, spin) == (0, 1):
+        return Finding("warning", "periodic-charge", f"{where}; was it trained on periodic boxes?")
+    return Finding(
+        "error",
+        "periodic-charge",
+        f"{where}; in a periodic box every image has the charge {charge:g} and multiplicity {spin:g}: leave "
+        "the box out with --no-box",
+    )
 
 
 def _density(structure: Structure, box: NDArray[np.float64]) -> Iterator[Finding]:

@@ -196,6 +196,13 @@ def test_a_cut_of_the_enzyme_runs(enzyme, models, capsys):
     assert "2 steps, 2 evaluations after the first in" in shown
 
 
+def test_models_with_charge_and_spin_are_given_them(enzyme, models, tmp_path, capsys):
+    script, deposited, prepared = enzyme
+    line = [str(deposited), "--prepared", str(prepared), "--cut", "5", "--steps", "1"]
+    script.main([*line, "--model", str(models["charged"]), "--charge", "2"])
+    assert "1 steps" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("name", "bar"), [("float32", 1e-5), ("conservative-120", 1e-9)])
 def test_the_enzyme_in_pieces_has_the_same_forces(name, bar, enzyme, models):
     """Refused where memory is too little for any piece, so the limit is looked at."""

@@ -180,8 +180,11 @@ def test_charged_models_in_a_box_are_stopped():
     atoms = molecule("H2O", vacuum=5)
     assert check(from_ase(atoms), CHARGED, charge=0, spin=1) == []
     atoms.pbc = True
-    finding = check(from_ase(atoms), CHARGED, charge=0, spin=1)[0]
-    assert finding.startswith("error [periodic-charge]: omol is conditioned on a total charge and spin")
+    finding = check(from_ase(atoms), CHARGED, charge=1, spin=2)[0]
+    assert finding.startswith("error [periodic-charge]: omol is conditioned on total charge and spin, as of")
+    assert "every image has the charge 1 and multiplicity 2: leave the box out with --no-box" in finding
+    neutral = check(from_ase(atoms), CHARGED, charge=0, spin=1)[0]
+    assert neutral.startswith("warning [periodic-charge]: omol is")
 
 
 def test_elements_unknown_to_the_model_are_named():
