@@ -1,5 +1,6 @@
 // The torch-free half of the runtime. Whole artefacts are tested from Python; here: SHA-256 against the
-// published vectors, the JSON reader, and the removal of torque against its defining properties.
+// published vectors, the JSON reader, the removal of torque against its defining properties, and the choice
+// of a plan for a memory limit.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -9,6 +10,7 @@
 
 #include "../src/runtime/assemble.h"
 #include "../src/runtime/json.h"
+#include "../src/runtime/plan.h"
 #include "../src/runtime/sha256.h"
 #include "check.h"
 
@@ -109,6 +111,47 @@ void eigenvectors_diagonalize() {
     }
 }
 
+Problem full_size(int64_t n_atoms, int64_t n_edges, bool gradient) {
+  return {256, 1024, 5, 4, n_atoms, n_edges, true, gradient};
+}
+
+int64_t stored(const Plan &plan) { return std::count(plan.kept.begin(), plan.kept.end(), true); }
+
+void less_memory_never_stores_more() {
+  for (const bool gradient : {true, false}) {
+    const Problem problem = full_size(20000, 2400000, gradient);
+    Plan previous = choose_plan(problem, 0);
+    CHECK(stored(previous) == (gradient ? 5 : 1));
+    const int64_t most = predicted_bytes(problem, previous), least = least_bytes(problem);
+    CHECK(most > 2 * least);
+    for (int64_t limit = most; limit >= least; limit -= (most - least) / 50) {
+      const Plan plan = choose_plan(problem, limit);
+      CHECK(predicted_bytes(problem, plan) <= limit);
+      CHECK(stored(plan) < stored(previous) ||
+            (stored(plan) == stored(previous) && plan.chunk <= previous.chunk));
+      CHECK(stored(plan) == 0 || plan.kept.back());
+      previous = plan;
+    }
+    CHECK(stored(choose_plan(problem, least)) == 0);
+  }
+}
+
+void a_limit_below_every_plan_says_what_is_needed() {
+  const Problem problem = full_size(10, 200, true);
+  const int64_t least = least_bytes(problem);
+  CHECK(rejection([&] { choose_plan(problem, least - 1); }) ==
+        "evaluate: `memory_limit` is " + std::to_string(least - 1) +
+            " bytes but 10 atoms and 200 edges need at least " + std::to_string(least));
+}
+
+void stored_layers_are_spread_evenly() {
+  const Problem problem = full_size(20000, 2400000, true);
+  const int64_t all = predicted_bytes(problem, choose_plan(problem, 0)), array = 2400000LL * 256 * 4;
+  const std::vector<bool> four = {false, true, true, true, true}, three = {false, true, false, true, true};
+  CHECK(choose_plan(problem, all - array / 2).kept == four);
+  CHECK(choose_plan(problem, all - 3 * array / 2).kept == three);
+}
+
 }    // namespace
 
 int main() {
@@ -118,5 +161,8 @@ int main() {
   torque_is_removed_from_molecules_of_every_shape();
   a_single_atom_keeps_its_force();
   eigenvectors_diagonalize();
+  less_memory_never_stores_more();
+  a_limit_below_every_plan_says_what_is_needed();
+  stored_layers_are_spread_evenly();
   return orb_export_test::failures();
 }

@@ -11,7 +11,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -100,6 +100,13 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return record
 
 
+class Memory(NamedTuple):
+    """Bytes of tensors at the worst moment of an evaluation, beyond the weights and its inputs."""
+
+    used: int  # under the memory limit
+    least: int  # the smallest limit that can be kept
+
+
 class Potential:
     """A compiled potential; open one with `orb_export.load`."""
 
@@ -149,18 +156,15 @@ class Potential:
             forces,
             confidence,
         )
+        del results["memory"]
         results.pop("strain_gradient", None)  # stress times volume, for hosts
         if not self.metadata["has_stress"]:
             results.pop("stress", None)
         return results
 
-    def predict_memory(self, n_atoms: int, n_edges: int, *, forces: bool = True) -> int:
-        """Bytes that an evaluation of this size will need beyond the weights and its inputs.
-
-        Raises ValueError when it cannot be done within the memory limit.
-        """
-        needed: int = self._compiled.predict_memory(n_atoms, n_edges, forces)
-        return needed
+    def predict_memory(self, n_atoms: int, n_edges: int, *, forces: bool = True) -> Memory:
+        """What an evaluation of this size will need. Raises ValueError if it cannot keep the memory limit."""
+        return Memory(*self._compiled.predict_memory(n_atoms, n_edges, forces))
 
     def __repr__(self) -> str:
         m = self.metadata

@@ -3,9 +3,6 @@
 Oracle: the eager model, itself held to orb-models by test_orb_models.py. Bars per dtype: export/verify.py.
 """
 
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
@@ -14,10 +11,10 @@ from ase.build import bulk, molecule
 from orb_export import artefact
 from orb_export.contract import CONFIDENCE_BINS
 from orb_export.export import export_model, verify
-from orb_export.model import OrbV3
 
 from tests.accuracy import within
 from tests.artefacts import tiny_model
+from tests.parity.conftest import Exported
 
 CASES = {
     "conservative-float64": ("conservative", False, torch.float64),
@@ -28,13 +25,6 @@ CASES = {
 SUFFIXES = artefact.SUFFIXES
 
 
-class Exported(NamedTuple):
-    """A model and the artefact made from it."""
-
-    model: OrbV3
-    file: Path
-
-
 @pytest.fixture(scope="session", params=SUFFIXES)
 def format(request):
     return request.param
@@ -42,6 +32,8 @@ def format(request):
 
 @pytest.fixture(scope="session", params=CASES)
 def exported(request, format, tmp_path_factory) -> Exported:
+    if (format, request.param) == ("aoti", "conservative-float64"):
+        return request.getfixturevalue("compiled_with_steps")
     kind, has_charge_spin, dtype = CASES[request.param]
     model = tiny_model(kind, has_charge_spin=has_charge_spin, dtype=dtype)
     file = tmp_path_factory.mktemp("artefacts") / (request.param + SUFFIXES[format])

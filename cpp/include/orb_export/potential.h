@@ -43,6 +43,7 @@ struct Result {
   std::array<double, 6> stress{};             // Voigt xx yy zz yz xz xy, eV/angstrom^3, tension positive;
                                               // without a cell: 0 (conservative) or the bare head (direct)
   std::vector<double> confidence;             // (n_atoms, kConfidenceBins) probabilities
+  int64_t memory = 0;                         // bytes of torch's tensors at the worst moment, without weights
 };
 
 // What an artefact says of itself, read and checked before any tensor is touched.
@@ -75,6 +76,13 @@ struct Options {
   int64_t memory_limit = 0;       // bytes that an evaluation may use beyond the weights; 0: no limit
 };
 
+// Bytes of torch's tensors at the worst moment of an evaluation, beyond weights and inputs, a little
+// overestimated.
+struct Memory {
+  int64_t used = 0;     // under the memory limit of the options
+  int64_t least = 0;    // the smallest limit that can be kept
+};
+
 class ORB_EXPORT_API Potential {
  public:
   virtual ~Potential() = default;
@@ -86,9 +94,8 @@ class ORB_EXPORT_API Potential {
   // measurements.
   virtual Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
                                     const std::vector<bool> &kept) = 0;
-  // Bytes that such an evaluation will use beyond the weights and the arrays of the host, at its worst
-  // moment. Throws std::invalid_argument when it cannot keep the memory limit.
-  virtual int64_t predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request = {}) const = 0;
+  // What such an evaluation will use. Throws std::invalid_argument when it cannot keep the memory limit.
+  virtual Memory predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request = {}) const = 0;
 };
 
 // Throws std::invalid_argument, naming the file and both sides of whatever does not fit.

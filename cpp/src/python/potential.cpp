@@ -63,6 +63,7 @@ py::dict to_dict(const Result &result, py::ssize_t n, const Request &request) {
     out["stress"] = to_array(result.stress.data(), {6});
     out["strain_gradient"] = to_array(result.strain_gradient.data(), {3, 3});
   }
+  out["memory"] = result.memory;
   if (request.confidence) out["confidence"] = to_array(result.confidence.data(), {n, kConfidenceBins});
   return out;
 }
@@ -99,10 +100,11 @@ void bind_potential(py::module_ &m) {
       .def(
           "predict_memory",
           [](const Potential &p, int64_t n_atoms, int64_t n_edges, bool forces) {
-            return p.predict_memory(n_atoms, n_edges, {forces, true});
+            const Memory memory = p.predict_memory(n_atoms, n_edges, {forces, true});
+            return py::make_tuple(memory.used, memory.least);
           },
           py::arg("n_atoms"), py::arg("n_edges"), py::arg("forces") = true,
-          "Bytes that an evaluation will use beyond weights and inputs.");
+          "Bytes that an evaluation will use beyond weights and inputs, and the smallest limit it can keep.");
   m.def(
       "load_potential",
       [](const std::string &path, const std::string &device, int threads, int64_t memory_limit) {

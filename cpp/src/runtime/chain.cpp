@@ -46,7 +46,7 @@ class Walk {
 
  private:
   void encode_edges(const at::TensorOptions &options, int64_t channels);
-  void sum_messages(int64_t layer);
+  void sum_messages(int64_t layer, bool needed_again);
   void sum_message_gradients(int64_t layer, Tensor &g_x);
   Tensors message(int64_t layer, const Tensor &e, const Chunk &chunk);
   Tensors message_vjp(int64_t layer, const Tensor &e, const Tensor &g_next, const Chunk &chunk);
@@ -100,11 +100,12 @@ Tensors Walk::forward(bool keep) {
   for (int64_t l = 0; l < layers_; ++l) {
     x_[l] = x + shifts[l];
     exchange_.forward(x_[l]);
-    sum_messages(l);
+    // messages are computed again for the streams of higher layers, or of the backward pass, that are not
+    // stored
+    sum_messages(l, keep ? plan_.recomputes() : !plan_.has_stream());
     x = steps_.run("layer.update", l, {x_[l], received_[l], sent_[l]})[0];
     if (keep) continue;
-    received_[l] = sent_[l] = Tensor();
-    if (plan_.has_stream()) x_[l] = Tensor(), projected_[l] = {};
+    received_[l] = sent_[l] = x_[l] = Tensor();
   }
   const Tensor latent = over_processes(x.to(at::kDouble).sum(0));
   const Tensor n_atoms = over_processes(at::full_like(charge_, x.size(0)));
@@ -129,7 +130,7 @@ void Walk::encode_edges(const at::TensorOptions &options, int64_t channels) {
 }
 
 // Sums the messages of a layer over edges, and moves the stored edge stream to the next one.
-void Walk::sum_messages(int64_t layer) {
+void Walk::sum_messages(int64_t layer, bool needed_again) {
   received_[layer] = at::zeros_like(x_[layer]);
   sent_[layer] = at::zeros_like(x_[layer]);
   const bool advances = plan_.has_stream() && layer + 1 < layers_;
@@ -145,7 +146,7 @@ void Walk::sum_messages(int64_t layer) {
     if (!plan_.kept[layer]) stream_[layer] = Tensor();
     stream_[layer + 1] = next;
   }
-  if (!plan_.recomputes()) projected_[layer] = {};
+  if (!needed_again) projected_[layer] = {};
   exchange_.reverse_add(received_[layer]);
 }
 
@@ -204,11 +205,11 @@ void Walk::sum_message_gradients(int64_t layer, Tensor &g_x) {
   Tensor g_center = at::zeros_like(as_center), g_neighbor = at::zeros_like(as_neighbor);
   const Tensor next = layer + 1 < layers_ ? g_stream_ : stream_[layer];
   for (const Chunk &chunk : chunks_) {
-    const Tensor e = edge_stream(layer, chunk), g_next = edge_stream_gradient(layer, chunk);
-    const Tensors out = message_vjp(layer, e, g_next, chunk);
+    Tensors out = message_vjp(layer, edge_stream(layer, chunk), edge_stream_gradient(layer, chunk), chunk);
     chunk.of(g_envelope_) += out[1];
     g_center.index_add_(0, chunk.of(centers_), out[2]);
     g_neighbor.index_add_(0, chunk.of(neighbors_), out[2]);
+    out[2] = Tensor();    // large, and no longer needed
     // the last layer's edge stream has been read for the last time: its place is taken by the gradient
     if (next.defined()) chunk.of(next).copy_(out[0]);
     if (layer == 0)

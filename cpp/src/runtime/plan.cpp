@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -8,7 +9,8 @@ namespace orb_export {
 namespace {
 
 // A step is as fast with 4096 edges as with all; below 256 the matrix products lose their speed.
-constexpr int64_t kLargestChunk = 8192, kSmallestChunk = 256;
+constexpr int64_t kLargestChunk = 4096, kSmallestChunk = 256;
+constexpr int64_t kReadout = 1000;    // bytes of each atom for the confidence and forces, float64
 
 // `count` kept layers of `layers`, the last one and others at even distances below it.
 std::vector<bool> evenly_kept(int64_t layers, int64_t count) {
@@ -36,6 +38,7 @@ Problem problem_of(const Metadata &metadata, int64_t n_atoms, int64_t n_edges, b
           metadata.dtype == "float64" ? 8 : 4,
           n_atoms,
           n_edges,
+          metadata.format == "aoti",
           forces && metadata.kind == "conservative"};
 }
 
@@ -56,41 +59,51 @@ void check_plan(const Plan &plan, const Metadata &metadata) {
     throw std::invalid_argument("evaluate: `kept` must include the last layer or none");
 }
 
+// Counted from the tensors that are alive at once in chain.cpp, plus what Inductor allocates inside the
+// programs; `Result::memory` is what they are checked against. c and h stand for rows of channels and of
+// hidden width.
 int64_t predicted_bytes(const Problem &p, const Plan &plan) {
   const int64_t c = p.channels, h = p.hidden, layers = p.layers;
-  const int64_t chunk = std::min(plan.chunk, p.n_edges);
   const int64_t arrays = std::count(plan.kept.begin(), plan.kept.end(), true);
-  // stored for each atom: node streams and sums of every layer, projections of one layer or of all
-  int64_t atom = p.gradient ? 3 * layers * c : 4 * c;
-  atom += (plan.recomputes() && (p.gradient || arrays == 0) ? layers : 1) * 2 * h;
-  atom += p.gradient ? 2 * h + 4 * c + (arrays == 0 ? 2 * layers * c : 0) : 0;
-  atom += 3 * h + 4 * c;    // inside the update
-  // of each edge: the arrays, the envelope and its gradient, and in float64 the gradient and its copy
-  const int64_t edge = arrays * c * p.bytes + 2 * p.bytes + 48;
-  // inside a step: rows of hidden width and of channels
-  const int64_t row = p.gradient ? 9 * h + 8 * c : 4 * h + 6 * c;
-  return p.n_atoms * (atom * p.bytes + 1000) + p.n_edges * edge +
-         chunk * (row + (arrays == 0 ? layers * c : 0)) * p.bytes;
+  const bool all_projections = arrays == 0 || (p.gradient && plan.recomputes());
+  // of each atom: projections; node stream and sums of one layer, or of all, and gradients of these
+  int64_t atom = (all_projections ? layers : 1) * 2 * h + 5 * c;
+  if (p.gradient) atom += 3 * layers * c + 2 * h + (arrays == 0 ? 2 * layers * c : 0);
+  const int64_t update = 2 * h + 4 * c;    // inside the program of the update, while no edges are there
+  // of each edge of a chunk, inside the programs of the message and of the encoder with its 128 features
+  int64_t row = p.gradient ? 3 * h + std::max(4 * c, 256 + 2 * c) : h + c + std::max(h, int64_t{144});
+  if (arrays == 0) row += p.gradient ? layers * c : c;
+  // of each edge: stored streams, envelope and its gradient, and in float64 the gradient and the repulsion's
+  const int64_t edge = (arrays * c + 2) * p.bytes + 48;
+  const int64_t chunk = std::min(plan.chunk, p.n_edges);
+  const int64_t inside = std::max(chunk * row, p.n_atoms * update) * p.bytes;
+  const int64_t total = p.n_atoms * (atom * p.bytes + kReadout) + p.n_edges * edge + inside;
+  return p.fused ? total : total + total / (p.gradient ? 2 : 4);
 }
 
 int64_t predicted_bytes_of_whole(const Problem &p) {
   const int64_t c = p.channels, h = p.hidden, layers = p.layers;
   const int64_t atom = p.gradient ? layers * (4 * h + 6 * c) : 6 * h + 6 * c;
-  const int64_t edge = p.gradient ? layers * (2 * h + 4 * c) + 4 * h : 3 * h + 4 * c;
-  return (p.n_atoms * atom + p.n_edges * edge) * p.bytes + p.n_edges * 48 + p.n_atoms * 1000;
+  // the backward pass needs two rows before an activation and two of channels of every perceptron
+  const int64_t edge = p.gradient ? (layers + 1) * (2 * h + 2 * c) + 64 : 2 * h + c + 144;
+  const int64_t total =
+      (p.n_atoms * atom + p.n_edges * edge) * p.bytes + p.n_edges * 48 + p.n_atoms * kReadout;
+  return p.fused ? total : total + (p.gradient ? total * 3 / 4 : total / 3);
+}
+
+int64_t least_bytes(const Problem &problem) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const Plan &plan : plans(problem)) least = std::min(least, predicted_bytes(problem, plan));
+  return least;
 }
 
 Plan choose_plan(const Problem &problem, int64_t limit) {
-  int64_t least = 0;
-  for (const Plan &plan : plans(problem)) {
-    const int64_t bytes = predicted_bytes(problem, plan);
-    if (limit == 0 || bytes <= limit) return plan;
-    least = least == 0 ? bytes : std::min(least, bytes);
-  }
+  for (const Plan &plan : plans(problem))
+    if (limit == 0 || predicted_bytes(problem, plan) <= limit) return plan;
   throw std::invalid_argument("evaluate: `memory_limit` is " + std::to_string(limit) + " bytes but " +
                               std::to_string(problem.n_atoms) + " atoms and " +
                               std::to_string(problem.n_edges) + " edges need at least " +
-                              std::to_string(least));
+                              std::to_string(least_bytes(problem)));
 }
 
 }    // namespace orb_export

@@ -14,6 +14,7 @@ struct Problem {
   int64_t channels, hidden, layers;
   int64_t bytes;    // of a number of the network
   int64_t n_atoms, n_edges;
+  bool fused;       // AOTInductor; TorchScript stores the result of every operation
   bool gradient;    // of the network: forces of a conservative model
 };
 
@@ -40,5 +41,8 @@ int64_t predicted_bytes_of_whole(const Problem &problem);
 
 // The fastest plan within `limit` bytes; 0: no limit. Throws std::invalid_argument when none is.
 Plan choose_plan(const Problem &problem, int64_t limit);
+
+// The smallest limit that some plan keeps.
+int64_t least_bytes(const Problem &problem);
 
 }    // namespace orb_export

@@ -1,5 +1,6 @@
 #include "orb_export/potential.h"
 
+#include <algorithm>
 #include <mutex>
 
 #include "assemble.h"
@@ -8,6 +9,7 @@
 #include "graph_checks.h"
 #include "metadata.h"
 #include "orb_export/contract.h"
+#include "peak_memory.h"
 #include "tensors.h"
 
 #ifndef ORB_EXPORT_VERSION
@@ -29,17 +31,18 @@ class CompiledPotential : public Potential {
 
   const Metadata &metadata() const override { return metadata_; }
 
-  int64_t predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request) const override {
+  Memory predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request) const override {
     const Problem problem = problem_of(metadata_, n_atoms, n_edges, request.forces);
-    if (uses_whole(problem, request)) return predicted_bytes_of_whole(problem);
-    return predicted_bytes(problem, choose_plan(problem, memory_limit_));
+    const int64_t whole = predicted_bytes_of_whole(problem);
+    const int64_t least = metadata_.has_steps() ? std::min(whole, least_bytes(problem)) : whole;
+    if (uses_whole(problem, request)) return {whole, least};
+    return {predicted_bytes(problem, choose_plan(problem, memory_limit_)), least};
   }
 
   Result evaluate(const Graph &graph, const Request &request) override {
     check_graph(graph, metadata_);
     const Problem problem = problem_of(metadata_, graph.n_atoms, graph.n_edges, request.forces);
-    if (uses_whole(problem, request))
-      return assemble(graph, metadata_, request, attempt(graph, [&] { return backend_->run(graph); }));
+    if (uses_whole(problem, request)) return attempt(graph, request, [&] { return backend_->run(graph); });
     return walk(graph, request, choose_plan(problem, memory_limit_));
   }
 
@@ -54,19 +57,24 @@ class CompiledPotential : public Potential {
  private:
   Result walk(const Graph &graph, const Request &request, const Plan &plan) {
     NoExchange alone;
-    const RawOutputs raw = attempt(graph, [&] { return chain().run(graph, plan, request.forces, alone); });
-    return assemble(graph, metadata_, request, raw);
+    return attempt(graph, request,
+                   [&, &steps = chain()] { return steps.run(graph, plan, request.forces, alone); });
   }
 
   template <class Function>
-  RawOutputs attempt(const Graph &graph, const Function &function) const {
+  Result attempt(const Graph &graph, const Request &request, const Function &run) const {
+    RawOutputs raw;
+    PeakMemory peak;
     try {
-      return function();
+      raw = run();
     } catch (const std::exception &error) {
       throw std::runtime_error("evaluate: model `" + metadata_.model + "` failed on " +
                                std::to_string(graph.n_atoms) + " atoms and " + std::to_string(graph.n_edges) +
                                " edges: " + short_message(error));
     }
+    Result result = assemble(graph, metadata_, request, raw);
+    result.memory = peak.bytes();
+    return result;
   }
 
   // The whole program is the fastest for forces, the chain for an energy alone or where memory is short.

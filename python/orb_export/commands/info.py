@@ -15,20 +15,50 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="artefact, .pt2 or .pt")
     parser.add_argument("--json", action="store_true", help="the whole record as JSON")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--atoms", type=int, metavar="N", help="also predict the memory of an evaluation of N atoms"
+    )
+    parser.add_argument(
+        "--edges", type=int, metavar="E", help="of the N atoms (default: as many as the model allows)"
+    )
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from orb_export.artefact import read_metadata
 
+    if args.edges is not None and args.atoms is None:
+        args.parser.error("argument --edges: needs --atoms")
+    for name in ("atoms", "edges"):
+        if (getattr(args, name) or 1) < 1:
+            args.parser.error(f"argument --{name}: {getattr(args, name)} must be positive")
     record = read_metadata(args.file)
+    memory = None if args.atoms is None else _memory(args.file, record, args.atoms, args.edges)
     if args.json:
-        print(json.dumps(record, indent=1))
+        print(json.dumps(record if memory is None else {**record, "memory": memory}, indent=1))
         return 0
     for name, value in _summary(record).items():
         print(f"{name:<14}{value}")
+    if memory is not None:
+        size = f"{memory['atoms']} atoms and {memory['edges']} edges"
+        used, alone, least = (memory[name] / 1e9 for name in ("used", "energy_only", "least"))
+        print(
+            f"{'memory':<14}{used:.2f} GB for {size}, {alone:.2f} GB without forces; with a memory limit "
+            f"down to {least:.2f} GB"
+        )
     return 0
+
+
+def _memory(file: Path, record: dict[str, Any], atoms: int, edges: int | None) -> dict[str, int]:
+    """Bytes beyond the weights and the host's own arrays."""
+    from orb_export.artefact import load
+
+    edges = edges or atoms * record["max_neighbors"]
+    potential = load(file)
+    memory = potential.predict_memory(atoms, edges)
+    energy_only = potential.predict_memory(atoms, edges, forces=False)
+    return {"atoms": atoms, "edges": edges, "energy_only": energy_only.used, **memory._asdict()}
 
 
 def _elements(numbers: list[int]) -> str:
@@ -61,6 +91,7 @@ def _summary(record: dict[str, Any]) -> dict[str, str]:
         "elements": _elements(record["elements"]),
         "charge, spin": "needed" if record["has_charge_spin"] else "not used",
         "stress": "yes" if record["has_stress"] else "no",
+        "programs": "whole potential" + (" and steps" if len(record.get("programs", [])) > 1 else ""),
         "made with": f"orb_export {record['orb_export_version']}, torch {record['torch_version']}, "
         f"{record['created']['time']}",
         "weights": f"SHA-256 {record['weights_sha256']}",
