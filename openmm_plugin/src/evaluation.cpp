@@ -11,7 +11,7 @@
 namespace orb_export::openmm {
 namespace {
 
-constexpr double kTooClose = 0.05;    // angstrom; two nuclei of carbon have 10 keV there
+constexpr double kTooClose = 0.01;    // angstrom; trial steps of minimizers come closer than one would think
 
 [[noreturn]] void fail(const std::string &what) { throw OpenMM::OpenMMException("OrbV3Force: " + what); }
 
@@ -78,8 +78,13 @@ const Result &Evaluation::evaluate(OpenMM::ContextImpl &context, const double *p
   }
   auto *entry = cache_.find(current_);
   if (!entry || !covers(entry->held, wanted)) {
-    const bool forces = wanted.forces || entry || !energy_suffices();
-    if (!entry) entry = &cache_.replace_older(current_);
+    const bool trial = !wanted.forces && !entry && is_trial();
+    const bool forces = wanted.forces || entry || !trial || accepted_ > 0.5;
+    if (!entry) {
+      learn_from(cache_.older());
+      entry = &cache_.replace_older(current_);
+      entry->trial = trial;
+    }
     entry->valid = false;
     entry->held = {forces, forces};
     entry->result = compute(entry->configuration, entry->held);
@@ -92,10 +97,16 @@ const Result &Evaluation::evaluate(OpenMM::ContextImpl &context, const double *p
 // Where OpenMM wants only the energy of a new configuration, as Monte Carlo moves do: the one after forces is
 // where the moves start, and its forces are needed if they are rejected; what follows is a trial. Forces of
 // a direct model are next to free, and without steps an artefact has no way to the energy alone.
-bool Evaluation::energy_suffices() const {
+bool Evaluation::is_trial() const {
   const auto &before = cache_.latest();
   const auto &model = potential_->metadata();
   return before.valid && !before.wanted_forces && model.kind == "conservative" && model.has_steps();
+}
+
+// Forces of a trial are needed if it is accepted: where most are, the gradient is computed at once.
+void Evaluation::learn_from(const ResultCache::Entry &past) {
+  constexpr double memory = 8.0;    // trials
+  if (past.valid && past.trial) accepted_ += ((past.wanted_forces ? 1.0 : 0.0) - accepted_) / memory;
 }
 
 void Evaluation::take(const double *positions, const OpenMM::Vec3 *box) {

@@ -38,7 +38,8 @@ class Evaluation {
   void check_elements() const;
   void check_charge_and_spin(const OrbV3Force &force) const;
   void take(const double *positions, const OpenMM::Vec3 *box);
-  bool energy_suffices() const;
+  bool is_trial() const;
+  void learn_from(const ResultCache::Entry &past);
   Result compute(const Configuration &configuration, const Request &request);
   const Edges &edges_of(const Configuration &configuration);
   void check_distances(const Edges &edges) const;
@@ -51,6 +52,7 @@ class Evaluation {
   std::unique_ptr<GraphBuilder> builder_;
   Configuration current_;
   ResultCache cache_;
+  double accepted_ = 0.5;    // share of the Monte Carlo trials of late whose forces were wanted after all
 };
 
 }    // namespace orb_export::openmm

@@ -15,7 +15,7 @@ ResultCache::Entry &ResultCache::replace_older(const Configuration &configuratio
   latest_ = 1 - latest_;
   auto &entry = entries_[latest_];
   entry.configuration = configuration;
-  entry.valid = entry.wanted_forces = false;
+  entry.valid = entry.wanted_forces = entry.trial = false;
   return entry;
 }
 

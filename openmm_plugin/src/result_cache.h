@@ -27,6 +27,7 @@ class ResultCache {
     Result result;
     bool valid = false;
     bool wanted_forces = false;    // whether a host has asked for them, rather than got them in advance
+    bool trial = false;            // of a Monte Carlo move, as far as can be told
   };
 
   // Entry of this configuration, which becomes the latest; nullptr if there is none.
@@ -34,6 +35,7 @@ class ResultCache {
   // Makes the older entry the latest, with this configuration and no result.
   Entry &replace_older(const Configuration &configuration);
   const Entry &latest() const { return entries_[latest_]; }
+  const Entry &older() const { return entries_[1 - latest_]; }
 
  private:
   std::array<Entry, 2> entries_;

@@ -119,12 +119,12 @@ def test_particles_at_the_same_place_are_named(model):
 
 
 def test_particles_far_too_close_are_named_with_their_distance(model):
-    atoms = Atoms("OHH", [[0, 0, 0], [1, 0, 0], [1, 0.04, 0]])
+    atoms = Atoms("OHH", [[0, 0, 0], [1, 0, 0], [1, 0.009, 0]])
     assert failure(water(model), atoms=atoms) == (
-        "OrbV3Force: particles 1 and 2 are 0.040000 angstrom apart, less than 0.050000: the structure is "
+        "OrbV3Force: particles 1 and 2 are 0.009000 angstrom apart, less than 0.010000: the structure is "
         "broken"
     )
-    atoms.positions[2, 1] = 0.06  # still absurd, but no broken structure: a minimizer mends it
+    atoms.positions[2, 1] = 0.011  # still absurd, but no broken structure: a minimizer mends it
     systems.measure(systems.context_of(systems.system_of(atoms, water(model)), atoms.positions))
 
 
