@@ -1,4 +1,4 @@
-"""The molecular demonstration model and its card. Oracles: what was held out of its data; dynamics that hold."""
+"""The molecular demonstration model and its card. Oracles: what was held out; dynamics that hold."""
 
 import re
 from importlib import resources
