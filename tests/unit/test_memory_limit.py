@@ -3,6 +3,7 @@
 Oracle: the memory that the runtime counts while it evaluates, through torch's own hook for profilers.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from orb_export import artefact, graph
+from orb_export.cli import main
 from orb_export.export import record, torchscript
 
 from tests.artefacts import forge_record, tiny_model
@@ -30,7 +32,8 @@ def made(request, tmp_path_factory) -> Made:
     model = tiny_model(request.param, layers=3)
     payload = tmp_path_factory.mktemp("limit") / "payload.pt"
     torchscript.compile_torchscript(model, payload)
-    return Made(payload, record.describe(model, "torchscript", "tiny", "MIT"))
+    described = record.describe(model, "torchscript", "tiny", "MIT")
+    return Made(payload, {**described, "verification": {"skipped": True}})
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +143,33 @@ def test_a_file_that_was_replaced_after_loading_is_refused(made, tmp_path, argum
     forge_record(made.payload, file, made.record, description="another")
     with pytest.raises(RuntimeError, match="is another file than when it was loaded"):
         potential._compiled.evaluate(*arguments, forces=False)
+
+
+class TestInfo:
+    """`orb-export info --atoms` shows the prediction."""
+
+    def test_it_is_that_of_the_potential(self, file, capsys):
+        assert main(["info", str(file), "--atoms", "100", "--edges", "2000", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)["memory"]
+        potential = artefact.load(file)
+        memory, alone = (potential.predict_memory(100, 2000, forces=forces) for forces in (True, False))
+        assert shown == {
+            "atoms": 100,
+            "edges": 2000,
+            "energy_only": alone.used,
+            "used": memory.used,
+            "least": memory.least,
+        }
+
+    def test_edges_are_by_default_as_many_as_the_model_allows(self, file, capsys):
+        assert main(["info", str(file), "--atoms", "100"]) == 0
+        assert "GB for 100 atoms and 2000 edges" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [(["--edges", "9"], "--edges: needs --atoms"), (["--atoms", "0"], "--atoms: 0 must be positive")],
+    )
+    def test_bad_sizes_are_refused(self, file, options, message, capsys):
+        with pytest.raises(SystemExit):
+            main(["info", str(file), *options])
+        assert message in capsys.readouterr().err

@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
     if args.edges is not None and args.atoms is None:
         args.parser.error("argument --edges: needs --atoms")
     for name in ("atoms", "edges"):
-        if (getattr(args, name) or 1) < 1:
-            args.parser.error(f"argument --{name}: {getattr(args, name)} must be positive")
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            args.parser.error(f"argument --{name}: {value} must be positive")
     record = read_metadata(args.file)
     memory = None if args.atoms is None else _memory(args.file, record, args.atoms, args.edges)
     if args.json:
