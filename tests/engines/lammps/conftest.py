@@ -62,7 +62,7 @@ def model(models) -> Path:
 def compiled_model(tmp_path_factory) -> Path:
     """The same model as `model`, through AOTInductor."""
     file = tmp_path_factory.mktemp("compiled") / "model.pt2"
-    export_model(random_model("conservative", 120), file, format="aoti", verified=False)
+    export_model(random_model("conservative", 120), file, format="aoti", verified=False, with_steps=False)
     return file
 
 
