@@ -10,6 +10,7 @@
 #include "metadata.h"
 #include "orb_export/contract.h"
 #include "peak_memory.h"
+#include "python_lock.h"
 #include "tensors.h"
 
 #ifndef ORB_EXPORT_VERSION
@@ -66,6 +67,7 @@ class CompiledPotential : public Potential {
     RawOutputs raw;
     PeakMemory peak;
     try {
+      const WithoutPythonLock unlocked;
       raw = run();
     } catch (const std::exception &error) {
       throw std::runtime_error("evaluate: model `" + metadata_.model + "` failed on " +
