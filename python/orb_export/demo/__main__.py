@@ -105,6 +105,7 @@ def export(output: Path, dtype: str) -> Path:
         source=DEMO,
         licence=licence_of(DEMO),
         progress=lambda message: print(f"demo: {message} ...", flush=True),
+        with_steps=False,  # the demonstration needs no bounded memory, and they take a minute
     )
     return path
 
