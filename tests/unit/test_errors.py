@@ -15,6 +15,7 @@ from ase import Atoms
 from orb_export import artefact
 from orb_export.contract import METADATA_ENTRY
 from orb_export.export import export_model, record
+from orb_export.export.aoti import processor
 from orb_export.export.torchscript import compile_torchscript
 
 from tests.artefacts import forge, forge_record, tiny_model
@@ -319,6 +320,15 @@ def test_malformed_graph(case, potentials):
     with pytest.raises(ValueError, match=message) as caught:
         potentials[model]._compiled.evaluate(**{**GRAPH, **changes})
     assert str(caught.value).startswith("evaluate: ")
+
+
+def test_aoti_without_named_processor_levels_is_refused(monkeypatch, tmp_path):
+    if not processor()["features"]:
+        pytest.skip("no named level for this processor")
+    monkeypatch.setattr(torch._inductor, "config", SimpleNamespace(cpp=SimpleNamespace()))  # torch 2.9
+    with pytest.raises(ValueError, match=r"`format` is aoti but Inductor of torch .* --format torchscript"):
+        export_model(tiny_model("direct"), tmp_path / "model.pt2", format="aoti", verified=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_overflow_is_an_error_not_a_number(potentials):

@@ -44,9 +44,16 @@ def processor() -> dict[str, Any]:
 
 
 def _inductor_options() -> dict[str, Any]:
+    from torch._inductor import config
+
     options: dict[str, Any] = {}
     levels = [name for name in processor()["features"] if name.startswith("x86-64-")]
     if levels:
+        if not hasattr(config.cpp, "march"):
+            raise ValueError(
+                f"export: `format` is aoti but Inductor of torch {torch.__version__} can compile for this "
+                "very processor only: install a newer torch (2.13 is tested), or export with --format torchscript"
+            )
         # not "native": a named level is what the metadata can state and another machine can check
         options["cpp.march"] = levels[0]
     return options
@@ -109,13 +116,8 @@ def trace_step(model: OrbV3, step: str) -> ExportedProgram:
     return _traced(function, (*steps.example(model, step), *weights), (*own, *({} for _ in weights)))
 
 
-def _compile(program: ExportedProgram, device: torch.device, constants: bool) -> Any:
+def _compile(program: ExportedProgram, device: torch.device, options: dict[str, Any]) -> Any:
     """The files that AOTInductor makes of a program."""
-    options = {
-        **_inductor_options(),
-        "freezing": constants,  # fold what depends on weights alone
-        "aot_inductor.package": True,
-    }
     with _quiet(), _sizes_from_zero():
         if device.type == "cpu":
             cpu_passes.register_fakes()
@@ -129,11 +131,13 @@ def compile_aoti(model: OrbV3, path: Path, with_steps: bool = True) -> None:
 
     It holds the whole program, `model`, and with `with_steps` the steps of the chain and their weights.
     """
+    options = {**_inductor_options(), "aot_inductor.package": True}
     model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
-    programs = {"model": _compile(trace(model), model.device, constants=True)}
+    # freezing: folds what depends on constants alone
+    programs = {"model": _compile(trace(model), model.device, {**options, "freezing": True})}
     names = steps.names(model.config.kind) if with_steps else ()
     for step in names:
-        programs[step] = _compile(trace_step(model, step), model.device, constants=False)
+        programs[step] = _compile(trace_step(model, step), model.device, options)
     package_aoti(str(path), programs)
     if with_steps:
         artefact.append_aligned(path, WEIGHTS_ENTRY, steps.weights(model))
