@@ -52,7 +52,7 @@ def _inductor_options() -> dict[str, Any]:
         if not hasattr(config.cpp, "march"):
             raise ValueError(
                 f"export: `format` is aoti but Inductor of torch {torch.__version__} can compile for this "
-                "very processor only: install a newer torch (2.13 is tested), or export with --format torchscript"
+                "very processor only: install torch 2.13 or newer, or export with --format torchscript"
             )
         # not "native": a named level is what the metadata can state and another machine can check
         options["cpp.march"] = levels[0]
