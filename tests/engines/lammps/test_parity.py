@@ -6,6 +6,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.neighborlist import neighbor_list
+from orb_export import graph
 
 from tests.engines.lammps import runs
 from tests.engines.lammps.structures import CASES
@@ -57,11 +58,21 @@ def test_host_settings_do_not_change_results(before, after, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "keywords", ["threads 2", "skin 2.0", "skin 3.5", "device cpu", "device auto threads 0", "memory 0.0012"]
+    "keywords", ["threads 2", "skin 2.0", "skin 3.5", "device cpu", "device auto threads 0"]
 )
 def test_keywords_do_not_change_results(keywords, model, tmp_path):
     atoms = CASES["crystal"]
     runs.assert_same(runs.evaluate(atoms, model, tmp_path, keywords=keywords), predicted(atoms, model))
+
+
+def test_memory_limit_does_not_change_results(model, tmp_path):
+    atoms = CASES["crystal"]
+    edges = graph.from_atoms(atoms, 120).centers.numel()
+    whole, least = orb_export.load(model).predict_memory(len(atoms), edges)
+    assert least < whole
+    limit = (least + whole) // 2  # too little for the whole program
+    result = runs.evaluate(atoms, model, tmp_path, keywords=f"memory {limit / 1e9:.9f}")
+    runs.assert_same(result, predicted(atoms, model))
 
 
 def test_many_threads_find_the_same_edges(model, tmp_path):
