@@ -72,7 +72,8 @@ def _simulation(artefact: Path, frame: "Atoms") -> "app.Simulation":
     box = [openmm.Vec3(*vector) for vector in frame.cell.array * _ANGSTROM] * unit.nanometer
     topology.setPeriodicBoxVectors(box)
     system.setDefaultPeriodicBoxVectors(*box)
-    system.addForce(OrbV3Force(artefact, topology))
+    # one thread: 64 atoms gain little from more, and lose everything where other work has the cores
+    system.addForce(OrbV3Force(artefact, topology, threads=1))
     simulation = app.Simulation(topology, system, openmm.VerletIntegrator(TIMESTEP * unit.femtosecond))
     simulation.context.setPositions(frame.positions * _ANGSTROM)
     return simulation
