@@ -194,6 +194,17 @@ def test_restart_keeps_every_setting(models, tmp_path, capfd):
             lmp.commands_list(["neighbor 3.0 bin", "run 0"])
 
 
+def test_restart_keeps_the_memory_limit(model, tmp_path):
+    atoms, restart = CASES["crystal"], tmp_path / "run.restart"
+    with runs.session() as lmp:
+        lmp.commands_list(runs.setup(atoms, tmp_path))
+        lmp.commands_list([*runs.pair(model, atoms, "memory 1e-7"), f"write_restart {restart}"])
+    with runs.session() as lmp:
+        lmp.command(f"read_restart {restart}")
+        with pytest.raises(Exception, match="`memory_limit` is 100 bytes but"):
+            lmp.command("run 0")
+
+
 def restart_file(model, folder):
     restart = folder / "run.restart"
     with runs.session() as lmp:
