@@ -3,8 +3,6 @@
 import importlib.util
 import re
 import shutil
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from orb_export.lammps import host, plugin_path
 
 from tests.engines.lammps import runs
 from tests.engines.lammps.structures import CASES
+from tests.processes import printed_by
 
 PLUGIN = Path(plugin_path()) / "orbv3plugin.so"
 
@@ -71,9 +70,8 @@ print(loaded())
 lmp.command("pair_coeff * * {model} Na Cl")
 print(loaded())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     thin, full = "['orbv3plugin.so']", "['orbv3plugin.so', 'libtorch_cpu.so']"
-    assert done.stdout.split("\n")[:3] == [thin, thin, full]
+    assert printed_by(code).split("\n")[:3] == [thin, thin, full]
 
 
 def test_entry_point_names_the_folder_of_the_plugin():

@@ -3,8 +3,6 @@
 import copy
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from orb_export.openmm import OrbV3Force, timings  # noqa: E402
 from orb_export.openmm import force as force_module  # noqa: E402
 
 from tests.engines.openmm import systems  # noqa: E402
+from tests.processes import printed_by  # noqa: E402
 
 WATER = molecule("H2O")
 XML = openmm.XmlSerializer
@@ -92,14 +91,8 @@ context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform
 context.setPositions([(0, 0, 0.0119), (0, 0.0763, -0.0477), (0, -0.0763, -0.0477)])
 print(context.getState(energy=True).getPotentialEnergy()._value < 0)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=XML.serialize(systems.system_of(WATER, copy.deepcopy(gone))),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "True\n"
+    xml = XML.serialize(systems.system_of(WATER, copy.deepcopy(gone)))
+    assert printed_by(code, stdin=xml) == "True\n"
 
 
 def test_the_temporary_file_is_private_and_goes_with_the_context(gone, scratch):

@@ -4,8 +4,6 @@ import copy
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from orb_export.openmm import OrbV3Force, is_orbv3  # noqa: E402
 from orb_export.openmm.plugin import PLUGIN, plugin_path  # noqa: E402
 
 from tests.engines.openmm import systems  # noqa: E402
+from tests.processes import printed_by  # noqa: E402
 
 WATER = molecule("H2O")
 XML = openmm.XmlSerializer
@@ -45,8 +44,8 @@ maps = open("/proc/self/maps").read()
 print([name for name in ("{PLUGIN}", "libtorch", "orb_export_runtime") if name in maps])
 print([line for line in openmm.Platform.getPluginLoadFailures() if "OrbV3" in line])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == [f"['{PLUGIN}']", "[]"]
+    printed = printed_by(code)
+    assert printed.split("\n")[:2] == [f"['{PLUGIN}']", "[]"]
 
 
 def test_torch_is_opened_by_a_context(model):
@@ -62,9 +61,9 @@ print(loaded())
 context = openmm.Context(system, openmm.VerletIntegrator(0.001))
 print(loaded(), context.getPlatform().getName())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    printed = printed_by(code)
     # without a wish for a platform OpenMM takes the fastest that has the force
-    before, after = done.stdout.split("\n")[:2]
+    before, after = printed.split("\n")[:2]
     assert before == "False"
     assert after in ("True CPU", "True OpenCL", "True CUDA", "True HIP")
 
@@ -94,14 +93,8 @@ import openmm
 from orb_export.openmm import OrbV3Force
 print(openmm.pluginLoadedLibNames, OrbV3Force({str(model)!r}, [6], periodic=False).numbers)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"OPENMM_PLUGIN_DIR": str(tmp_path)},
-    )
-    assert done.stdout == "() [6]\n"
+    printed = printed_by(code, env={"OPENMM_PLUGIN_DIR": str(tmp_path)})
+    assert printed == "() [6]\n"
 
 
 def test_xml_keeps_everything(models):

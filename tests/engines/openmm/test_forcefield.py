@@ -6,7 +6,6 @@ Oracle: the artefact called from Python.
 import copy
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from orb_export.openmm import OrbV3Force, is_orbv3
 from tests.engines.lammps.structures import CASES
 from tests.engines.openmm.peptides import dipeptide, solvated
 from tests.engines.openmm.systems import assert_same, boxed_for_openmm, context_of, measure, predicted
+from tests.processes import printed_by
 
 CHECK = "OpenMM: ForceField against Python, float64"
 BOXED = {name: boxed_for_openmm(atoms) for name, atoms in CASES.items()}
@@ -148,7 +148,7 @@ def test_the_file_is_found_by_its_name_from_anywhere_without_torch(tmp_path):
         "assert names == ['OrbV3Generator'], names\n"
         "assert 'torch' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    printed_by(code, cwd=tmp_path)
 
 
 def test_a_users_file_needs_only_the_include(tmp_path, model):
@@ -161,7 +161,7 @@ def test_a_users_file_needs_only_the_include(tmp_path, model):
         "names = sorted(force.getName() for force in system.getForces())\n"
         "assert names == ['CMMotionRemover', 'OrbV3 molecules', 'OrbV3Force'], names\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    printed_by(code)
     assert force_in(app.ForceField(str(tmp_path / "mine.xml")).createSystem(topology)).artefact == model
 
 

@@ -1,8 +1,6 @@
 """What does not fit around the plugin: other releases of torch or OpenMM, a missing or broken runtime."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from ase.build import molecule  # noqa: E402
 from orb_export.openmm.plugin import PLUGIN, plugin_path  # noqa: E402
 
 from tests.engines.openmm import systems  # noqa: E402
+from tests.processes import printed_by  # noqa: E402
 
 WATER = molecule("H2O")
 
@@ -36,14 +35,7 @@ try:
 except openmm.OpenMMException as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"OPENMM_PLUGIN_DIR": str(plugins)},
-    )
-    return done.stdout
+    return printed_by(code, env={"OPENMM_PLUGIN_DIR": str(plugins)})
 
 
 def fake_torch(site: Path, version: str) -> Path:
@@ -94,11 +86,5 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"OPENMM_PLUGIN_DIR": str(tmp_path)},
-    )
-    assert f"{other} was built for OpenMM 8.5 but this is OpenMM 8.6" in done.stdout
+    printed = printed_by(code, env={"OPENMM_PLUGIN_DIR": str(tmp_path)})
+    assert f"{other} was built for OpenMM 8.5 but this is OpenMM 8.6" in printed

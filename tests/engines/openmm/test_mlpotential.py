@@ -5,8 +5,6 @@ part of the package.
 """
 
 import importlib.metadata
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from tests.engines.openmm.conftest import random_model
 from tests.engines.openmm.peptides import dipeptide, solvated
 from tests.engines.openmm.systems import assert_same, context_of, measure, predicted
 from tests.engines.openmm.test_forcefield import BOXED, crystal, force_in, topology_of
+from tests.processes import printed_by
 
 FILES = ("amber14/protein.ff14SB.xml", "amber14/tip3p.xml")
 RELATIVE = 1e-6
@@ -212,7 +211,7 @@ class TestNames:
                 "assert type(factory).__module__ == 'orb_export.openmm.openmmml'\n"
                 "assert 'torch' not in sys.modules\n"
             )
-            subprocess.run([sys.executable, "-c", code], check=True)
+            printed_by(code)
 
     def test_a_name_takes_an_artefact_instead_of_weights(self, model):
         potential = openmmml.MLPotential("orb-v3-direct-20-omat", modelPath=model)
