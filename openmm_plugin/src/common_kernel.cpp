@@ -93,7 +93,7 @@ void CommonCalcOrbV3ForceKernel::compile() {
 double CommonCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool includeForces, bool) {
   const Stopwatch stopwatch(timings().total_ns);
   const double scale = evaluation_->scale(context);
-  const auto &result = evaluate(context, {includeForces, false});
+  const auto &result = evaluate(context, {includeForces, false, false});
   if (includeForces) convert_forces(result, scale);
   derivative_ = kKJPerMolPerEV * result.energy;
   return scale * derivative_;
@@ -112,7 +112,7 @@ double CommonCalcOrbV3ForceKernel::Finish::computeForceAndEnergy(bool includeFor
 
 const Result &CommonCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context) {
   const Stopwatch stopwatch(timings().total_ns);
-  return evaluate(context, {true, true});
+  return evaluate(context, {true, true, false});
 }
 
 const Result &CommonCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context, const Request &wanted) {

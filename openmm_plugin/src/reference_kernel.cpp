@@ -24,7 +24,7 @@ double ReferenceCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool
   const Stopwatch stopwatch(timings().total_ns);
   const auto &data = data_of(context);
   const double scale = evaluation_->scale(context);
-  const auto &result = evaluate(context, {includeForces, false});
+  const auto &result = evaluate(context, {includeForces, false, false});
 
   if (includeForces) {
     const double force_unit = scale * kKJPerMolPerEV * kAngstromPerNm;
@@ -42,7 +42,7 @@ double ReferenceCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool
 
 const Result &ReferenceCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context) {
   const Stopwatch stopwatch(timings().total_ns);
-  return evaluate(context, {true, true});
+  return evaluate(context, {true, true, false});
 }
 
 const Result &ReferenceCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context, const Request &wanted) {

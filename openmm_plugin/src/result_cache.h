@@ -43,7 +43,8 @@ class ResultCache {
 };
 
 inline bool covers(const Request &held, const Request &wanted) {
-  return (held.forces || !wanted.forces) && (held.confidence || !wanted.confidence);
+  return (held.forces || !wanted.forces) && (held.confidence || !wanted.confidence) &&
+         (held.per_atom || !wanted.per_atom);
 }
 
 }    // namespace orb_export::openmm

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "orb_export/exchange.h"
+
 // The libraries are built with hidden symbols; these are the ones that hosts link or look up.
 #define ORB_EXPORT_API __attribute__((visibility("default")))
 
@@ -27,23 +29,42 @@ struct Graph {
   std::array<double, 9> cell{};          // rows are lattice vectors; all zero when there is none
   double charge = 0.0;                   // elementary charges; read only by models conditioned on it
   double spin = 1.0;                     // multiplicity 2S+1; likewise
+
+  // With an exchange: the last `n_ghosts` of the atoms are ghosts, rows that the exchange fills. Edges of own
+  // centers come first. Either scheme, the same on all processes:
+  // - plain: there are no other edges; sums over neighbors are completed by reverse_add.
+  // - redundant: the last `n_ghost_edges` edges have a ghost as center, ascending, and an own atom as
+  // neighbor;
+  //   together these are all edges that touch an own atom, each also evaluated where its other end is owned.
+  int64_t n_ghosts = 0;
+  int64_t n_ghost_edges = 0;
+  bool redundant = false;
+  // Why the host could not make this graph; then only n_atoms and n_ghosts are read, and evaluate() throws
+  // this text here as std::runtime_error, after what the other processes wait for.
+  const char *failure = nullptr;
+
+  int64_t n_own() const { return n_atoms - n_ghosts; }
 };
 
 // What the host will read of the result; the rest may be left empty, which saves its computation.
 struct Request {
   bool forces = true;    // forces, strain gradient and stress
   bool confidence = true;
+  bool per_atom = false;    // energies and, with forces, virials of atoms
 };
 
 struct Result {
   double energy = 0.0;                        // eV
-  std::vector<double> forces;                 // (n_atoms, 3) eV/angstrom
+  std::vector<double> forces;                 // (n_own, 3) eV/angstrom
   std::array<double, 9> strain_gradient{};    // dE/d(strain), symmetric, eV; minus the virial. Direct with a
                                               // cell: stress * |det cell|; without: of the repulsion only
   std::array<double, 6> stress{};             // Voigt xx yy zz yz xz xy, eV/angstrom^3, tension positive;
                                               // without a cell: 0 (conservative) or the bare head (direct)
-  std::vector<double> confidence;             // (n_atoms, kConfidenceBins) probabilities
-  int64_t memory = 0;                         // bytes of torch's tensors at the worst moment, without weights
+  std::vector<double> confidence;             // (n_own, kConfidenceBins) probabilities
+  std::vector<double> atom_energies;          // (n_own) eV; their sum is the energy
+  std::vector<double> atom_virials;    // (n_own, 9) eV, rows xx xy xz yx ...; the symmetric part of their
+                                       // sum is minus the strain gradient
+  int64_t memory = 0;                  // bytes of torch's tensors at the worst moment, without weights
 };
 
 // What an artefact says of itself, read and checked before any tensor is touched.
@@ -88,12 +109,16 @@ class ORB_EXPORT_API Potential {
   virtual ~Potential() = default;
   virtual const Metadata &metadata() const = 0;
   // Throws std::invalid_argument for bad input and std::runtime_error for a failed or non-finite evaluation.
-  virtual Result evaluate(const Graph &graph, const Request &request = {}) = 0;
+  // With an exchange, every process calls this for its part of one system, with the same request; 0 own atoms
+  // are fine. Positions of own atoms are then in one frame. Energy, strain gradient and stress are those of
+  // the whole system, the rest of own atoms. When one process fails, all throw: that one its own error, the
+  // others std::runtime_error("evaluate: another process failed"). Needs an artefact with steps.
+  virtual Result evaluate(const Graph &graph, const Request &request = {}, Exchange *exchange = nullptr) = 0;
   // The same by the steps, `chunk` edges at a time; the edge features before layer l are stored where
   // kept[l], and computed again elsewhere (see plan.h). evaluate() chooses both itself: this is for tests and
   // measurements.
   virtual Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
-                                    const std::vector<bool> &kept) = 0;
+                                    const std::vector<bool> &kept, Exchange *exchange = nullptr) = 0;
   // What such an evaluation will use. Throws std::invalid_argument when it cannot keep the memory limit.
   virtual Memory predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request = {}) const = 0;
 };

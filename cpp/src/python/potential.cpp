@@ -73,7 +73,7 @@ py::dict evaluate(Potential &potential, const Integers &numbers, const Integers 
                   double charge, double spin, bool forces, bool confidence, int64_t chunk,
                   const std::vector<bool> &kept) {
   const Graph graph = to_graph(numbers, centers, neighbors, vectors, positions, cell, charge, spin);
-  const Request request = {forces, confidence};
+  const Request request = {forces, confidence, false};
   Result result;
   {
     py::gil_scoped_release release;
@@ -100,7 +100,7 @@ void bind_potential(py::module_ &m) {
       .def(
           "predict_memory",
           [](const Potential &p, int64_t n_atoms, int64_t n_edges, bool forces) {
-            const Memory memory = p.predict_memory(n_atoms, n_edges, {forces, true});
+            const Memory memory = p.predict_memory(n_atoms, n_edges, {forces, true, false});
             return py::make_tuple(memory.used, memory.least);
           },
           py::arg("n_atoms"), py::arg("n_edges"), py::arg("forces") = true,

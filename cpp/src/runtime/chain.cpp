@@ -36,7 +36,7 @@ Tensor product(const Tensor &rows, const Tensor &matrix) {
 // One evaluation: what its steps leave for later ones.
 class Walk {
  public:
-  Walk(Steps &steps, int64_t layers, const Plan &plan, const Tensors &inputs, Exchange &exchange);
+  Walk(Steps &steps, int64_t layers, const Plan &plan, const Tensors &inputs, RowExchange &exchange);
   // Outputs of `readout.evaluate`; with `keep`, what the backward pass needs is kept.
   Tensors forward(bool keep);
   // Edge gradient (E, 3) of the network, after forward(true), from g_latent_sum (C).
@@ -58,7 +58,7 @@ class Walk {
   Steps &steps_;
   const int64_t layers_;
   const Plan &plan_;
-  Exchange &exchange_;
+  RowExchange &exchange_;
   const Tensor numbers_, centers_, neighbors_, vectors_, charge_, spin_;
   std::vector<Chunk> chunks_;
   // by layer: node stream with the layer's shift, sums of its messages, edge stream where it is stored, and
@@ -70,7 +70,7 @@ class Walk {
   Tensor g_stream_, g_envelope_, g_vectors_;
 };
 
-Walk::Walk(Steps &steps, int64_t layers, const Plan &plan, const Tensors &inputs, Exchange &exchange)
+Walk::Walk(Steps &steps, int64_t layers, const Plan &plan, const Tensors &inputs, RowExchange &exchange)
     : steps_(steps),
       layers_(layers),
       plan_(plan),
@@ -249,7 +249,7 @@ Tensor Walk::over_processes(const Tensor &sum) {
 Chain::Chain(std::unique_ptr<Steps> steps, const Metadata &metadata, int device)
     : steps_(std::move(steps)), metadata_(metadata), device_(torch_device(device)) {}
 
-RawOutputs Chain::run(const Graph &graph, const Plan &plan, bool forces, Exchange &exchange) {
+RawOutputs Chain::run(const Graph &graph, const Plan &plan, bool forces, RowExchange &exchange) {
   const at::NoGradGuard no_grad;
   const bool direct = metadata_.kind == "direct";
   Walk walk(*steps_, metadata_.layers, plan, to_tensors(graph, device_), exchange);

@@ -16,7 +16,7 @@ class Chain {
  public:
   Chain(std::unique_ptr<Steps> steps, const Metadata &metadata, int device);
   // Outputs as of the whole program; without forces there is no edge gradient.
-  RawOutputs run(const Graph &graph, const Plan &plan, bool forces, Exchange &exchange);
+  RawOutputs run(const Graph &graph, const Plan &plan, bool forces, RowExchange &exchange);
 
  private:
   std::unique_ptr<Steps> steps_;

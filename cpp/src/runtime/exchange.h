@@ -8,9 +8,9 @@
 
 namespace orb_export {
 
-class Exchange {
+class RowExchange {
  public:
-  virtual ~Exchange() = default;
+  virtual ~RowExchange() = default;
   // Copies rows of own atoms to their copies elsewhere, in place.
   virtual void forward(at::Tensor &rows) = 0;
   // The transpose: adds the rows of copies to those of their atoms.
@@ -20,7 +20,7 @@ class Exchange {
 };
 
 // One process: there are no copies.
-class NoExchange : public Exchange {
+class NoExchange : public RowExchange {
  public:
   void forward(at::Tensor &) override {}
   void reverse_add(at::Tensor &) override {}

@@ -40,7 +40,8 @@ class CompiledPotential : public Potential {
     return {predicted_bytes(problem, choose_plan(problem, memory_limit_)), least};
   }
 
-  Result evaluate(const Graph &graph, const Request &request) override {
+  Result evaluate(const Graph &graph, const Request &request, Exchange *exchange) override {
+    refuse_what_is_missing(request, exchange);
     check_graph(graph, metadata_);
     const Problem problem = problem_of(metadata_, graph.n_atoms, graph.n_edges, request.forces);
     if (uses_whole(problem, request)) return attempt(graph, request, [&] { return backend_->run(graph); });
@@ -48,7 +49,8 @@ class CompiledPotential : public Potential {
   }
 
   Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
-                            const std::vector<bool> &kept) override {
+                            const std::vector<bool> &kept, Exchange *exchange) override {
+    refuse_what_is_missing(request, exchange);
     check_graph(graph, metadata_);
     const Plan plan = {chunk, kept};
     check_plan(plan, metadata_);
@@ -56,6 +58,12 @@ class CompiledPotential : public Potential {
   }
 
  private:
+  static void refuse_what_is_missing(const Request &request, const Exchange *exchange) {
+    if (exchange) throw std::invalid_argument("evaluate: `exchange` is given, which is not implemented yet");
+    if (request.per_atom)
+      throw std::invalid_argument("evaluate: `per_atom` is asked for, which is not implemented yet");
+  }
+
   Result walk(const Graph &graph, const Request &request, const Plan &plan) {
     NoExchange alone;
     return attempt(graph, request,
