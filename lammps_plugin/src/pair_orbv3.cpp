@@ -20,7 +20,7 @@
 
 using namespace LAMMPS_NS;
 
-PairOrbV3::PairOrbV3(LAMMPS *lmp) : Pair(lmp), impl(std::make_unique<Impl>())
+PairOrbV3::PairOrbV3(LAMMPS *lmp) : Pair(lmp), impl(std::make_unique<Impl>(lmp))
 {
   one_coeff = 1;                  // one pair_coeff * * with all elements
   manybody_flag = 1;              // no mixing, no pair tables
@@ -136,11 +136,16 @@ void PairOrbV3::compute(int eflag, int vflag)
   if (vflag_atom) error->all(FLERR, "Pair style orbv3 does not provide per-atom virials");
 
   gather_atoms();    // LAMMPS arrays -> rows of the model
-  if (impl->rows.atom.empty()) return;
-  build_edges();    // neighbor list -> edges between rows
-  evaluate();       // the only place where an exception becomes an error of LAMMPS
-  add_forces();     // +=, so that hybrid/overlay works
-  tally();
+  if (impl->rows.atom.empty()) {
+    impl->result = {};
+  } else {
+    build_edges();    // neighbor list -> edges between rows
+    evaluate();       // the only place where an exception becomes an error of LAMMPS
+    add_forces();     // +=, so that hybrid/overlay works
+    tally();
+  }
+  impl->uncertainty.record(impl->result.confidence, impl->rows.atom, impl->energy_unit);
+  impl->uncertainty.act(impl->number_of_type);
 }
 
 void PairOrbV3::gather_atoms()
@@ -240,9 +245,22 @@ void *PairOrbV3::extract(const char *name, int &dim)
   return nullptr;
 }
 
+void *PairOrbV3::extract_peratom(const char *name, int &columns)
+{
+  columns = 0;
+  if (std::strcmp(name, "confidence") != 0) return nullptr;
+  auto &errors = impl->uncertainty.errors;
+  return errors.empty() ? nullptr : errors.data();
+}
+
+const orbv3::Uncertainty &PairOrbV3::uncertainty() const
+{
+  return impl->uncertainty;
+}
+
 double PairOrbV3::memory_usage()
 {
-  double bytes = Pair::memory_usage();
+  double bytes = Pair::memory_usage() + impl->uncertainty.memory_usage();
   bytes += static_cast<double>(impl->rows.atom.capacity() * sizeof(int) +
                                (impl->rows.of_atom.capacity() + impl->numbers.capacity()) *
                                    sizeof(int64_t) +

@@ -7,6 +7,10 @@
 
 #include <memory>
 
+namespace orbv3 {
+class Uncertainty;
+}
+
 namespace LAMMPS_NS {
 
 class PairOrbV3 : public Pair {
@@ -24,7 +28,10 @@ class PairOrbV3 : public Pair {
   void write_restart_settings(FILE *) override;
   void read_restart_settings(FILE *) override;
   void *extract(const char *, int &) override;
+  void *extract_peratom(const char *, int &) override;
   double memory_usage() override;
+
+  const orbv3::Uncertainty &uncertainty() const;
 
  private:
   struct Impl;
@@ -32,6 +39,7 @@ class PairOrbV3 : public Pair {
 
   // pair_orbv3_input.cpp
   void allocate();
+  int read_setting(int narg, char **arg);
   void refuse_several_ranks();
   void forget_model();
   void open_model(const std::string &path);

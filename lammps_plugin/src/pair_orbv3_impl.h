@@ -5,6 +5,7 @@
 
 #include "lammps_graph.h"
 #include "pair_orbv3.h"
+#include "uncertainty.h"
 
 #include <orb_export/potential.h>
 
@@ -13,6 +14,8 @@
 namespace LAMMPS_NS {
 
 struct PairOrbV3::Impl {
+  explicit Impl(LAMMPS *lmp) : uncertainty(lmp) {}
+
   struct Settings {
     std::string device = "auto";
     std::optional<double> skin;            // angstrom; none: that of the neighbor command
@@ -31,6 +34,7 @@ struct PairOrbV3::Impl {
   double energy_unit = 1.0;    // units of LAMMPS per eV; lengths are angstrom in metal and real
 
   // of the current step
+  orbv3::Uncertainty uncertainty;
   orbv3::Rows rows;
   std::vector<int64_t> numbers;     // (rows)
   std::vector<double> positions;    // (rows, 3) angstrom

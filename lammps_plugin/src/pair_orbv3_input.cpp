@@ -20,7 +20,7 @@
 using namespace LAMMPS_NS;
 
 namespace {
-constexpr int RESTART_FORMAT = 2;
+constexpr int RESTART_FORMAT = 3;
 constexpr double BYTES_PER_GB = 1e9;
 constexpr double MAX_MEMORY = 1e6;    // GB
 
@@ -107,39 +107,47 @@ void PairOrbV3::settings(int narg, char **arg)
   refuse_several_ranks();
   forget_model();    // it was opened under other settings
   impl->settings = Impl::Settings();
-  auto &settings = impl->settings;
+  impl->uncertainty.forget_rules();
+  for (int k = 0; k < narg;)
+    k += read_setting(narg - k, arg + k);
+}
 
-  for (int k = 0; k < narg; k += 2) {
-    const std::string keyword = arg[k];
-    const auto known = {"device", "skin", "charge", "spin", "threads", "memory"};
-    if (std::find(known.begin(), known.end(), keyword) == known.end())
-      error->all(FLERR, "Unknown pair_style orbv3 keyword: " + keyword);
-    if (k + 1 == narg) utils::missing_cmd_args(FLERR, "pair_style orbv3 " + keyword, error);
-    const char *const value = arg[k + 1];
-    if (keyword == "device") {
-      if (!is_device(value))
-        error->all(FLERR, std::string("Pair style orbv3 device is ") + value +
-                              " but must be auto, cpu, cuda or cuda:N");
-      settings.device = value;
-    } else if (keyword == "skin") {
-      settings.skin = utils::numeric(FLERR, value, false, lmp);
-    } else if (keyword == "charge") {
-      settings.charge = utils::numeric(FLERR, value, false, lmp);
-    } else if (keyword == "spin") {
-      settings.spin = utils::numeric(FLERR, value, false, lmp);
-    } else if (keyword == "memory") {
-      settings.memory = utils::numeric(FLERR, value, false, lmp);
-      if (!(settings.memory >= 0.0 && settings.memory <= MAX_MEMORY))
-        error->all(FLERR, fmt::format("Pair style orbv3 memory is {} GB but must be from 0 (no "
-                                      "limit) to {:g}",
-                                      value, MAX_MEMORY));
-    } else {
-      settings.threads = utils::inumeric(FLERR, value, false, lmp);
-      if (settings.threads < 0)
-        error->all(FLERR, std::string("Pair style orbv3 threads is ") + value +
-                              " but must not be negative");
-    }
+// One keyword with its values; returns the number of words.
+int PairOrbV3::read_setting(int narg, char **arg)
+{
+  const std::string keyword = arg[0];
+  const auto known = {"device", "skin", "charge", "spin", "threads", "memory", "uncertainty"};
+  if (std::find(known.begin(), known.end(), keyword) == known.end())
+    error->all(FLERR, "Unknown pair_style orbv3 keyword: " + keyword);
+  if (keyword == "uncertainty") return 1 + impl->uncertainty.add_rule(narg - 1, arg + 1);
+
+  if (narg < 2) utils::missing_cmd_args(FLERR, "pair_style orbv3 " + keyword, error);
+  auto &settings = impl->settings;
+  const char *const value = arg[1];
+  if (keyword == "device") {
+    if (!is_device(value))
+      error->all(FLERR, std::string("Pair style orbv3 device is ") + value +
+                            " but must be auto, cpu, cuda or cuda:N");
+    settings.device = value;
+  } else if (keyword == "skin") {
+    settings.skin = utils::numeric(FLERR, value, false, lmp);
+  } else if (keyword == "charge") {
+    settings.charge = utils::numeric(FLERR, value, false, lmp);
+  } else if (keyword == "spin") {
+    settings.spin = utils::numeric(FLERR, value, false, lmp);
+  } else if (keyword == "memory") {
+    settings.memory = utils::numeric(FLERR, value, false, lmp);
+    if (!(settings.memory >= 0.0 && settings.memory <= MAX_MEMORY))
+      error->all(FLERR, fmt::format("Pair style orbv3 memory is {} GB but must be from 0 (no "
+                                    "limit) to {:g}",
+                                    value, MAX_MEMORY));
+  } else {
+    settings.threads = utils::inumeric(FLERR, value, false, lmp);
+    if (settings.threads < 0)
+      error->all(FLERR,
+                 std::string("Pair style orbv3 threads is ") + value + " but must not be negative");
   }
+  return 2;
 }
 
 void PairOrbV3::coeff(int narg, char **arg)
@@ -266,6 +274,13 @@ void PairOrbV3::write_restart_settings(FILE *fp)
   put(fp, settings.spin);
   put(fp, settings.threads);
   put(fp, settings.memory);
+  const auto &rules = impl->uncertainty.rules();
+  put(fp, static_cast<int>(rules.size()));
+  for (const auto &rule : rules) {
+    put(fp, rule.threshold);
+    put(fp, rule.action);
+    put(fp, rule.file);
+  }
 }
 
 void PairOrbV3::read_restart_settings(FILE *fp)
@@ -285,6 +300,13 @@ void PairOrbV3::read_restart_settings(FILE *fp)
   settings.spin = reader.optional_value();
   settings.threads = reader.value<int>();
   settings.memory = reader.value<double>();
+  std::vector<orbv3::Uncertainty::Rule> rules(reader.value<int>());
+  for (auto &rule : rules) {
+    rule.threshold = reader.value<double>();
+    rule.action = reader.value<orbv3::Uncertainty::Action>();
+    rule.file = reader.text();
+  }
+  impl->uncertainty.restore_rules(std::move(rules));
 }
 
 void PairOrbV3::write_restart(FILE *fp)

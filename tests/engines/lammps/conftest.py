@@ -21,6 +21,7 @@ def random_model(kind: str, cap: int, **options) -> OrbV3:
         model.energy_head.normalizer.mean.fill_(-4.0)
         model.energy_head.normalizer.var.fill_(40.0**2)
         model.energy_head.reference.uniform_(-3.0, 0.0)
+        model.confidence_head.mlp.second.weight.mul_(20.0)  # expected errors that differ between atoms
         if kind == "direct":  # a mean of the forces, which must survive the removal of the net force
             model.force_head.normalizer.mean.fill_(0.02)
             model.stress_head.diagonal_normalizer.var.fill_(0.1**2)
