@@ -1,5 +1,6 @@
-// The torch face of the radius graph: schema, checks, CPU kernel and derivative. Differentiable from libtorch
-// alone, because openmm-torch runs it in processes without Python; the fake kernel is in orb_export/ops.py.
+// The torch face of the radius graph: schema, checks, kernels for the CPU and for devices, and derivative.
+// Differentiable from libtorch alone, because openmm-torch runs it in processes without Python; the fake
+// kernel is in orb_export/ops.py.
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 #include <torch/torch.h>
@@ -9,6 +10,7 @@
 #include <tuple>
 
 #include "../graph/neighbor_search.h"
+#include "radius_graph_device.h"
 
 namespace orb_export {
 namespace {
@@ -36,7 +38,7 @@ void check_inputs(const Tensor &positions, const Tensor &cell, const Tensor &per
 
 Box to_box(const Tensor &cell, const Tensor &periodic) {
   Box box;
-  const Tensor rows = cell.contiguous(), flags = periodic.contiguous();
+  const Tensor rows = cell.cpu().contiguous(), flags = periodic.cpu().contiguous();
   std::copy_n(rows.const_data_ptr<double>(), 9, box.cell.begin());
   std::copy_n(flags.const_data_ptr<bool>(), 3, box.periodic.begin());
   return box;
@@ -64,6 +66,17 @@ Outputs radius_graph_cpu(const Tensor &positions, const Tensor &cell, const Tens
     search.write(EdgeArrays<int64_t>{centers, centers + n, shifts.mutable_data_ptr<int64_t>(),
                                      vectors.mutable_data_ptr<double>()});
     return {edges, shifts, vectors};
+  } catch (const std::invalid_argument &error) {
+    TORCH_CHECK_VALUE(false, error.what());
+  }
+}
+
+Outputs radius_graph_device(const Tensor &positions, const Tensor &cell, const Tensor &periodic,
+                            double cutoff, int64_t max_neighbors) {
+  check_inputs(positions, cell, periodic);
+  try {
+    const auto found = radius_graph_on_device(positions, to_box(cell, periodic), cutoff, max_neighbors);
+    return {at::stack({found.centers, found.neighbors}), found.shifts, found.vectors};
   } catch (const std::invalid_argument &error) {
     TORCH_CHECK_VALUE(false, error.what());
   }
@@ -121,9 +134,19 @@ TORCH_LIBRARY_FRAGMENT(orb_export, m) {
       "radius_graph(Tensor positions, Tensor cell, Tensor periodic, float cutoff, int max_neighbors)"
       " -> (Tensor edges, Tensor shifts, Tensor vectors)",
       {at::Tag::pt2_compliant_tag});
+  m.def(
+      "radius_graph_device(Tensor positions, Tensor cell, Tensor periodic, float cutoff, int max_neighbors)"
+      " -> (Tensor edges, Tensor shifts, Tensor vectors)");
 }
 
 TORCH_LIBRARY_IMPL(orb_export, CPU, m) { m.impl("radius_graph", radius_graph_cpu); }
+
+TORCH_LIBRARY_IMPL(orb_export, CUDA, m) { m.impl("radius_graph", radius_graph_device); }
+
+// what devices run, for any device: the tests run it on the CPU
+TORCH_LIBRARY_IMPL(orb_export, CompositeExplicitAutograd, m) {
+  m.impl("radius_graph_device", radius_graph_device);
+}
 
 TORCH_LIBRARY_IMPL(orb_export, Autograd, m) { m.impl("radius_graph", radius_graph_autograd); }
 
