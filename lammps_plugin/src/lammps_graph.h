@@ -18,10 +18,12 @@ struct NeighborView {
 
 // Rows are the atoms that the model sees, in ascending order of local index.
 struct Rows {
-  std::vector<int> atom;    // (rows) local index
-  std::vector<int64_t>
-      of_atom;    // (owned + ghosts) row of the atom or of the ghost's owner; -1: unseen
+  std::vector<int> atom;    // (rows) local index; with several processes of own atoms only
+  // (owned + ghosts) row of the atom, or of the one that the ghost is folded onto; -1: unseen
+  std::vector<int64_t> of_atom;
 };
+
+constexpr int COLUMNS_OF_LIMIT = 3;
 
 class EdgeBuilder {
  public:
@@ -31,9 +33,19 @@ class EdgeBuilder {
   // `threads` 0: one per core that this process may use.
   void build(const NeighborView &list, const Rows &rows, int threads);
 
+  // Appends the edges of other processes' atoms (rows from that of the last own atom on) to own ones, which
+  // are those within the limits of these atoms; sorted by center.
+  void add_ghost_edges(const NeighborView &list, const Rows &rows,
+                       const std::vector<double> &limits);
+
   int64_t size() const { return static_cast<int64_t>(centers.size()); }
   std::vector<int64_t> centers, neighbors;    // (edges) rows
   std::vector<double> vectors;                // (edges, 3)
+
+  // Whether build() shall also fill `limits`: (rows, COLUMNS_OF_LIMIT) of each center, see
+  // orb_export::SelectionLimit; for other processes, which see only a part of its surroundings.
+  bool wants_limits = false;
+  std::vector<double> limits;
 
   // Local indices of two atoms at the same place, if the last build met any; -1 otherwise.
   int coincident[2] = {-1, -1};
@@ -43,11 +55,12 @@ class EdgeBuilder {
   struct Part {    // of one thread
     std::vector<int64_t> centers, neighbors, order;
     std::vector<int> candidates;
-    std::vector<double> vectors, candidate_vectors;
+    std::vector<double> vectors, candidate_vectors, limits;
     int coincident[2] = {-1, -1};
   };
   void build_part(Part &part, const NeighborView &list, const Rows &rows, std::size_t begin,
                   std::size_t end) const;
+  void gather_candidates(Part &part, const NeighborView &list, const Rows &rows, int i) const;
   void join();
 
   double cutoff_;

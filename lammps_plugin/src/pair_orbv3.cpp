@@ -44,7 +44,6 @@ PairOrbV3::~PairOrbV3()
 
 void PairOrbV3::init_style()
 {
-  refuse_several_ranks();
   check_system();
   check_masses();
 
@@ -59,6 +58,7 @@ void PairOrbV3::init_style()
   if (std::strcmp(update->unit_style, "real") == 0)
     impl->energy_unit = utils::get_conversion_factor(utils::ENERGY, utils::METAL2REAL);
 
+  init_ranks();
   neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
@@ -135,14 +135,18 @@ void PairOrbV3::compute(int eflag, int vflag)
                "the mean over all atoms");
   if (vflag_atom) error->all(FLERR, "Pair style orbv3 does not provide per-atom virials");
 
+  const double start = platform::walltime(), waited = communication();
   gather_atoms();    // LAMMPS arrays -> rows of the model
-  if (impl->rows.atom.empty()) {
+  build_edges();     // neighbor list -> edges between rows
+  share_edges();     // what ranks must know of each other
+  impl->timing.graph += platform::walltime() - start - (communication() - waited);
+  if (impl->n_total == 0) {
     impl->result = {};
   } else {
-    build_edges();    // neighbor list -> edges between rows
-    evaluate();       // the only place where an exception becomes an error of LAMMPS
-    add_forces();     // +=, so that hybrid/overlay works
+    evaluate();
+    add_forces();    // +=, so that hybrid/overlay works
     tally();
+    count_step(platform::walltime() - start);
   }
   impl->uncertainty.record(impl->result.confidence, impl->rows.atom, impl->energy_unit);
   impl->uncertainty.act(impl->number_of_type);
@@ -166,36 +170,57 @@ void PairOrbV3::gather_atoms()
     impl->numbers[row] = impl->number_of_type[atom->type[i]];
     std::copy_n(atom->x[i], 3, &impl->positions[3 * row]);
   }
-  for (int j = atom->nlocal; j < nall; j++) {
-    const int owner = atom->map(atom->tag[j]);
-    if (owner < 0 || owner >= atom->nlocal)
-      error->one(FLERR,
-                 fmt::format("Pair style orbv3: the atom that ghost atom {} is an image of is "
-                             "not on this rank",
-                             atom->tag[j]));
-    rows.of_atom[j] = rows.of_atom[owner];
+  fold_ghosts();
+}
+
+// Images of one atom share a row: that of the atom, or where another rank owns it, of one of its ghosts, which
+// has the row of its place among the ghosts until give_rows_to_ghosts().
+void PairOrbV3::fold_ghosts()
+{
+  auto &rows = impl->rows;
+  const int nlocal = atom->nlocal;
+  const auto n_own = static_cast<int64_t>(rows.atom.size());
+  for (int j = nlocal; j < nlocal + atom->nghost; j++) {
+    const int first = atom->map(atom->tag[j]);
+    if (first < 0 || (first >= nlocal && !impl->exchange)) {
+      impl->failure = fmt::format("the atom that ghost atom {} is an image of is not on this rank",
+                                  atom->tag[j]);
+      return;
+    }
+    if (first < nlocal)
+      rows.of_atom[j] = rows.of_atom[first];
+    else if (impl->number_of_type[atom->type[first]])
+      rows.of_atom[j] = n_own + first - nlocal;
   }
 }
 
-void PairOrbV3::build_edges()
+orbv3::NeighborView PairOrbV3::neighbor_view() const
 {
   orbv3::NeighborView view;
   view.x = atom->x;
   view.numneigh = list->numneigh;
   view.firstneigh = list->firstneigh;
   view.mask = NEIGHMASK;
+  return view;
+}
+
+void PairOrbV3::build_edges()
+{
   auto &edges = *impl->edges;
-  edges.build(view, impl->rows, impl->threads);
+  edges.build(neighbor_view(), impl->rows, impl->threads);
   if (edges.coincident[0] >= 0)
-    error->one(FLERR, fmt::format("Pair style orbv3: atoms {} and {} are at the same place",
-                                  atom->tag[edges.coincident[0]], atom->tag[edges.coincident[1]]));
+    impl->failure = fmt::format("atoms {} and {} are at the same place",
+                                atom->tag[edges.coincident[0]], atom->tag[edges.coincident[1]]);
 }
 
 void PairOrbV3::evaluate()
 {
   orb_export::Graph graph;
-  graph.n_atoms = static_cast<int64_t>(impl->rows.atom.size());
+  graph.n_ghosts = static_cast<int64_t>(impl->ghosts.size());
+  graph.n_atoms = static_cast<int64_t>(impl->rows.atom.size()) + graph.n_ghosts;
   graph.n_edges = impl->edges->size();
+  graph.n_ghost_edges = impl->n_ghost_edges;
+  graph.redundant = impl->redundant;
   graph.numbers = impl->numbers.data();
   graph.centers = impl->edges->centers.data();
   graph.neighbors = impl->edges->neighbors.data();
@@ -207,13 +232,15 @@ void PairOrbV3::evaluate()
   graph.charge = impl->settings.charge.value_or(graph.charge);
   graph.spin = impl->settings.spin.value_or(graph.spin);
 
-  std::string failure;
+  const double start = platform::walltime(), waited = communication();
   try {
-    impl->result = impl->potential->evaluate(graph);
+    impl->result = impl->potential->evaluate(graph, {}, impl->exchange.get());
   } catch (const std::exception &exception) {
-    failure = exception.what();
+    impl->failure = exception.what();
   }
-  if (!failure.empty()) error->one(FLERR, "Pair style orbv3: " + failure);
+  // an evaluation fails on all ranks or on none
+  if (!impl->failure.empty()) stop_if_failed();
+  impl->timing.model += platform::walltime() - start - (communication() - waited);
 }
 
 void PairOrbV3::add_forces()
@@ -228,6 +255,7 @@ void PairOrbV3::add_forces()
 
 void PairOrbV3::tally()
 {
+  if (comm->me != 0) return;    // energy and virial are those of all ranks, which LAMMPS sums
   if (eflag_global) eng_vdwl += impl->energy_unit * impl->result.energy;
   if (vflag_global) {
     constexpr int ORDER[6] = {0, 4, 8, 1, 2, 5};    // xx yy zz xy xz yz of a 3x3 matrix
@@ -265,6 +293,7 @@ double PairOrbV3::memory_usage()
                                (impl->rows.of_atom.capacity() + impl->numbers.capacity()) *
                                    sizeof(int64_t) +
                                impl->positions.capacity() * sizeof(double));
+  bytes += impl->halo.memory_usage();
   if (impl->edges) bytes += impl->edges->memory_usage();
   return bytes;
 }

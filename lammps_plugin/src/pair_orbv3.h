@@ -8,8 +8,10 @@
 #include <memory>
 
 namespace orbv3 {
+class RankExchange;
 class Uncertainty;
-}
+struct NeighborView;
+}    // namespace orbv3
 
 namespace LAMMPS_NS {
 
@@ -30,17 +32,24 @@ class PairOrbV3 : public Pair {
   void *extract(const char *, int &) override;
   void *extract_peratom(const char *, int &) override;
   double memory_usage() override;
+  void finish() override;
+  int pack_forward_comm(int, int *, double *, int, int *) override;
+  void unpack_forward_comm(int, int, double *) override;
+  int pack_reverse_comm(int, int, double *) override;
+  void unpack_reverse_comm(int, int *, double *) override;
 
   const orbv3::Uncertainty &uncertainty() const;
 
- private:
+ protected:
   struct Impl;
   std::unique_ptr<Impl> impl;
+  // tests replace it by one that makes mistakes
+  virtual std::unique_ptr<orbv3::RankExchange> make_exchange();
 
+ private:
   // pair_orbv3_input.cpp
   void allocate();
   int read_setting(int narg, char **arg);
-  void refuse_several_ranks();
   void forget_model();
   void open_model(const std::string &path);
   void map_types(const std::vector<std::string> &symbols);
@@ -49,10 +58,26 @@ class PairOrbV3 : public Pair {
   void check_system();
   void check_masses();
   void gather_atoms();
+  void fold_ghosts();
+  orbv3::NeighborView neighbor_view() const;
   void build_edges();
   void evaluate();
   void add_forces();
   void tally();
+
+  // pair_orbv3_ranks.cpp
+  void init_ranks();
+  void stop_if_failed();
+  void share_edges();
+  double agree_on_step();
+  void choose_scheme(double ghosts, double edges);
+  void add_ghost_edges();
+  void check_ghost_edges(double n_border);
+  void give_rows_to_ghosts();
+
+  // pair_orbv3_timing.cpp
+  double communication() const;
+  void count_step(double seconds);
 };
 
 }    // namespace LAMMPS_NS

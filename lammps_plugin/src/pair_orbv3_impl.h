@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What a PairOrbV3 holds, shared by its two source files.
+// What a PairOrbV3 holds, shared by its source files.
 #ifndef ORBV3_PAIR_ORBV3_IMPL_H
 #define ORBV3_PAIR_ORBV3_IMPL_H
 
 #include "lammps_graph.h"
 #include "pair_orbv3.h"
+#include "rank_exchange.h"
 #include "uncertainty.h"
 
 #include <orb_export/potential.h>
@@ -22,6 +23,8 @@ struct PairOrbV3::Impl {
     std::optional<double> charge, spin;    // none: not given
     int threads = 0;        // 0: OMP_NUM_THREADS where LAMMPS took it up, else torch's choice
     double memory = 0.0;    // GB that an evaluation may use; 0: no limit
+    std::string exchange = "auto";    // or reverse or redundant: how ranks share edges
+    bool timing = false;              // a table at the end of each run
   } settings;
 
   std::unique_ptr<orb_export::Potential> potential;    // null until pair_coeff
@@ -33,12 +36,30 @@ struct PairOrbV3::Impl {
 
   double energy_unit = 1.0;    // units of LAMMPS per eV; lengths are angstrom in metal and real
 
-  // of the current step
+  // with several ranks
+  orbv3::Halo halo;
+  std::unique_ptr<orbv3::RankExchange> exchange;    // null on one rank
+  bool redundant = false;         // edges across borders are evaluated on both sides
+  bool scheme_is_open = false;    // until the first step of a run has counted edges
+
+  // of the current step; rows are own atoms, then ghosts
   orbv3::Uncertainty uncertainty;
+  std::string failure;    // of this rank, until all ranks know it
   orbv3::Rows rows;
-  std::vector<int64_t> numbers;     // (rows)
-  std::vector<double> positions;    // (rows, 3) angstrom
-  orb_export::Result result;        // eV, angstrom
+  std::vector<int> ghosts;    // (ghost rows) local index
+  int64_t n_ghost_edges = 0;
+  std::vector<double> limits_of_atoms;    // (own + ghosts, 3) see EdgeBuilder::limits
+  int64_t n_total = 0;                    // own rows of all ranks
+  std::vector<int64_t> numbers;           // (rows)
+  std::vector<double> positions;          // (rows, 3) angstrom
+  orb_export::Result result;              // eV, angstrom
+
+  // of the run, on this rank
+  struct Timing {
+    int64_t steps = 0;
+    double atoms = 0.0, edges = 0.0, ghosts = 0.0;    // summed over steps
+    double graph = 0.0, model = 0.0, total = 0.0;    // seconds; the first two without communication
+  } timing;
 };
 
 }    // namespace LAMMPS_NS

@@ -20,7 +20,7 @@
 using namespace LAMMPS_NS;
 
 namespace {
-constexpr int RESTART_FORMAT = 3;
+constexpr int RESTART_FORMAT = 4;
 constexpr double BYTES_PER_GB = 1e9;
 constexpr double MAX_MEMORY = 1e6;    // GB
 
@@ -92,19 +92,8 @@ void put(FILE *fp, const std::optional<double> &value)
 
 /* ---------------------------------------------------------------------- */
 
-// The decomposition needs the exchange of node features between layers, which this version has not.
-void PairOrbV3::refuse_several_ranks()
-{
-  if (comm->nprocs > 1)
-    error->all(FLERR,
-               fmt::format("Pair style orbv3 runs on one MPI rank in this version, but this run "
-                           "has {}: use one rank and the threads keyword",
-                           comm->nprocs));
-}
-
 void PairOrbV3::settings(int narg, char **arg)
 {
-  refuse_several_ranks();
   forget_model();    // it was opened under other settings
   impl->settings = Impl::Settings();
   impl->uncertainty.forget_rules();
@@ -116,7 +105,8 @@ void PairOrbV3::settings(int narg, char **arg)
 int PairOrbV3::read_setting(int narg, char **arg)
 {
   const std::string keyword = arg[0];
-  const auto known = {"device", "skin", "charge", "spin", "threads", "memory", "uncertainty"};
+  const auto known = {"device", "skin",     "charge", "spin",       "threads",
+                      "memory", "exchange", "timing", "uncertainty"};
   if (std::find(known.begin(), known.end(), keyword) == known.end())
     error->all(FLERR, "Unknown pair_style orbv3 keyword: " + keyword);
   if (keyword == "uncertainty") return 1 + impl->uncertainty.add_rule(narg - 1, arg + 1);
@@ -141,6 +131,14 @@ int PairOrbV3::read_setting(int narg, char **arg)
       error->all(FLERR, fmt::format("Pair style orbv3 memory is {} GB but must be from 0 (no "
                                     "limit) to {:g}",
                                     value, MAX_MEMORY));
+  } else if (keyword == "exchange") {
+    settings.exchange = value;
+    const auto schemes = {"auto", "reverse", "redundant"};
+    if (std::find(schemes.begin(), schemes.end(), settings.exchange) == schemes.end())
+      error->all(FLERR, std::string("Pair style orbv3 exchange is ") + value +
+                            " but must be auto, reverse or redundant");
+  } else if (keyword == "timing") {
+    settings.timing = utils::logical(FLERR, value, false, lmp);
   } else {
     settings.threads = utils::inumeric(FLERR, value, false, lmp);
     if (settings.threads < 0)
@@ -207,8 +205,9 @@ void PairOrbV3::open_model(const std::string &path)
   auto &settings = impl->settings;
   impl->threads = settings.threads;
   if (!impl->threads && comm->nthreads > 1) impl->threads = comm->nthreads;
+  // each rank would take all cores
+  if (!impl->threads && comm->nprocs > 1) impl->threads = 1;
 
-  std::string failure;
   try {
     impl->path = std::filesystem::absolute(path).string();
     orb_export::Options options;
@@ -217,9 +216,9 @@ void PairOrbV3::open_model(const std::string &path)
     options.memory_limit = std::llround(BYTES_PER_GB * settings.memory);
     impl->potential = orbv3::backend().load(impl->path, options);
   } catch (const std::exception &exception) {
-    failure = exception.what();
+    impl->failure = exception.what();
   }
-  if (!failure.empty()) error->all(FLERR, "Pair style orbv3: " + failure);
+  stop_if_failed();
 
   const auto &meta = impl->potential->metadata();
   impl->edges = std::make_unique<orbv3::EdgeBuilder>(meta.cutoff, meta.max_neighbors);
@@ -274,6 +273,8 @@ void PairOrbV3::write_restart_settings(FILE *fp)
   put(fp, settings.spin);
   put(fp, settings.threads);
   put(fp, settings.memory);
+  put(fp, settings.exchange);
+  put(fp, static_cast<int>(settings.timing));
   const auto &rules = impl->uncertainty.rules();
   put(fp, static_cast<int>(rules.size()));
   for (const auto &rule : rules) {
@@ -285,7 +286,6 @@ void PairOrbV3::write_restart_settings(FILE *fp)
 
 void PairOrbV3::read_restart_settings(FILE *fp)
 {
-  refuse_several_ranks();
   RestartReader reader(fp, comm->me, world, error);
   const int format = reader.value<int>();
   if (format != RESTART_FORMAT)
@@ -300,6 +300,8 @@ void PairOrbV3::read_restart_settings(FILE *fp)
   settings.spin = reader.optional_value();
   settings.threads = reader.value<int>();
   settings.memory = reader.value<double>();
+  settings.exchange = reader.text();
+  settings.timing = reader.value<int>() != 0;
   std::vector<orbv3::Uncertainty::Rule> rules(reader.value<int>());
   for (auto &rule : rules) {
     rule.threshold = reader.value<double>();

@@ -61,6 +61,9 @@ def test_the_script_itself_runs(model, capfd):
         ({"style": "pair_style orbv3 threads 1.5"}, "Expected integer parameter instead of '1.5'"),
         ({"style": "pair_style orbv3 memory -1"}, "memory is -1 GB but must be from 0 "),
         ({"style": "pair_style orbv3 memory 1e-7"}, "`memory_limit` is 100 bytes but"),
+        ({"style": "pair_style orbv3 exchange"}, "pair_style orbv3 exchange command: missing argument"),
+        ({"style": "pair_style orbv3 exchange none"}, "exchange is none but must be auto, reverse or redundant"),
+        ({"style": "pair_style orbv3 timing maybe"}, "Expected boolean parameter instead of 'maybe'"),
         ({"style": "pair_style orbv3 threads -1"}, "threads is -1 but must not be negative"),
         ({"style": "pair_style orbv3 skin far"}, "Expected floating point parameter instead of 'far'"),
         ({"style": "pair_style orbv3 skin 1.5"}, "skin 1.5 is smaller than the 2 of the neighbor command"),
@@ -181,13 +184,6 @@ def test_a_path_with_spaces_and_braces(model, tmp_path, capfd):
     output(capfd, folder / "m.pt", coeff='pair_coeff * * "{model}" Na Cl')
     message = failure(folder / "missing.pt", coeff='pair_coeff * * "{model}" Na Cl')
     assert "a {0} b/missing.pt" in message
-
-
-def test_several_ranks_are_refused(stock_lmp, model, tmp_path):
-    script = "\n".join(PARTS.values()).replace("{model}", str(model))
-    done = stock_lmp(script, tmp_path, ranks=2)
-    assert done.returncode != 0
-    assert "Pair style orbv3 runs on one MPI rank in this version, but this run has 2" in done.stdout
 
 
 def test_results_that_are_not_finite_stop_the_run(model):

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The side of pair_style orbv3 that several MPI ranks need: which ghosts take part, who evaluates which edge,
+// and that all ranks stop when one fails.
+#include "pair_orbv3.h"
+
+#include "exchange_cost.h"
+#include "pair_orbv3_impl.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+#include "force.h"
+
+#include <algorithm>
+#include <cstring>
+
+using namespace LAMMPS_NS;
+
+namespace {
+constexpr const char *ANOTHER_FAILED = "evaluate: another process failed";
+constexpr int LEAST_DOUBLES = 12;    // of the widest message that does not depend on the model
+}    // namespace
+
+void PairOrbV3::init_ranks()
+{
+  impl->timing = Impl::Timing();
+  impl->exchange.reset();
+  impl->redundant = impl->scheme_is_open = false;
+  comm_forward = comm_reverse = comm_reverse_off = 0;
+  if (comm->nprocs == 1) return;
+
+  const auto &meta = impl->potential->metadata();
+  if (!meta.has_steps())
+    error->all(FLERR,
+               "Pair style orbv3: model " + meta.model +
+                   " was exported without steps, which several MPI ranks need: export it again "
+                   "without --no-steps, or use one rank and the threads keyword");
+  impl->exchange = make_exchange();
+  impl->redundant = impl->settings.exchange == "redundant";
+  impl->scheme_is_open = impl->settings.exchange == "auto";
+  impl->edges->wants_limits = impl->redundant;
+
+  // LAMMPS sizes its buffers by the widest message; a hybrid style has asked its parts before this one knew
+  const int64_t row = meta.channels * (meta.dtype == "float64" ? sizeof(double) : sizeof(float));
+  const int width = std::max(LEAST_DOUBLES, static_cast<int>((row + 7) / 8));
+  impl->exchange->doubles_per_message = width;
+  for (Pair *const pair : {static_cast<Pair *>(this), force->pair}) {
+    pair->comm_forward = std::max(pair->comm_forward, width);
+    pair->comm_reverse = std::max(pair->comm_reverse, width);
+    pair->comm_reverse_off = std::max(pair->comm_reverse_off, width);
+  }
+}
+
+std::unique_ptr<orbv3::RankExchange> PairOrbV3::make_exchange()
+{
+  return std::make_unique<orbv3::RankExchange>(lmp, this, impl->halo);
+}
+
+// All ranks call this; the message is that of the first one with a cause of its own.
+void PairOrbV3::stop_if_failed()
+{
+  auto text = impl->failure;
+  impl->failure.clear();
+  if (comm->nprocs > 1) {
+    orbv3::RankExchange ranks(lmp, this, impl->halo);
+    const auto cause = ranks.first_failure(text == ANOTHER_FAILED ? std::string() : text);
+    text = cause.empty() ? ranks.first_failure(text) : cause;
+  }
+  if (!text.empty()) error->all(FLERR, "Pair style orbv3: " + text);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void PairOrbV3::share_edges()
+{
+  impl->ghosts.clear();
+  impl->n_ghost_edges = 0;
+  impl->n_total = static_cast<int64_t>(impl->rows.atom.size());
+  if (!impl->exchange) {
+    stop_if_failed();
+    return;
+  }
+  impl->halo.start(atom->nlocal + atom->nghost);
+  const double n_border = agree_on_step();
+  if (impl->n_total == 0) return;
+  if (impl->redundant) {
+    add_ghost_edges();
+    check_ghost_edges(n_border);
+  }
+  give_rows_to_ghosts();
+}
+
+// Marks the ghosts that own edges lead to, and sums what all ranks must know before they go on. Returns the
+// number of edges that lead to other ranks' atoms.
+double PairOrbV3::agree_on_step()
+{
+  const auto n_own = static_cast<int64_t>(impl->rows.atom.size());
+  auto &needed = impl->halo.needed;
+  double ghosts = 0.0, edges = 0.0;
+  for (const int64_t neighbor : impl->edges->neighbors) {
+    if (neighbor < n_own) continue;
+    char &mark = needed[atom->nlocal + neighbor - n_own];
+    ghosts += !mark;
+    edges += 1.0;
+    mark = 1;
+  }
+  double sums[4] = {impl->failure.empty() ? 0.0 : 1.0, static_cast<double>(n_own), ghosts, edges};
+  impl->exchange->sum(sums, 4);
+  if (sums[0] > 0.0) stop_if_failed();
+  impl->n_total = static_cast<int64_t>(sums[1]);
+  choose_scheme(sums[2], sums[3]);
+  return sums[3];
+}
+
+void PairOrbV3::choose_scheme(double ghosts, double edges)
+{
+  if (!impl->scheme_is_open || impl->n_total == 0) return;
+  impl->scheme_is_open = false;
+  const orbv3::Border border = {ghosts / comm->nprocs, edges / comm->nprocs};
+  const auto &meta = impl->potential->metadata();
+  impl->redundant = orbv3::seconds_of_redundant(meta, border, impl->threads) <
+                    orbv3::seconds_of_reverse(meta, border, impl->threads);
+  if (!impl->redundant) return;
+  impl->edges->wants_limits = true;
+  build_edges();    // again, now with the limits
+}
+
+// Edges of other ranks' atoms to own ones: these atoms' limits come from their owners.
+void PairOrbV3::add_ghost_edges()
+{
+  constexpr int COLUMNS = orbv3::COLUMNS_OF_LIMIT;
+  auto &limits = impl->limits_of_atoms;
+  limits.assign(static_cast<std::size_t>(COLUMNS) * (atom->nlocal + atom->nghost), 0.0);
+  const auto &own = impl->rows.atom;
+  for (std::size_t row = 0; row < own.size(); row++)
+    std::copy_n(&impl->edges->limits[COLUMNS * row], COLUMNS, &limits[COLUMNS * own[row]]);
+  impl->exchange->forward_table(limits, COLUMNS);
+
+  const auto n_edges = impl->edges->size();
+  impl->edges->add_ghost_edges(neighbor_view(), impl->rows, limits);
+  impl->n_ghost_edges = impl->edges->size() - n_edges;
+  const auto n_own = static_cast<int64_t>(own.size());
+  for (auto e = n_edges; e < impl->edges->size(); e++)
+    impl->halo.needed[atom->nlocal + impl->edges->centers[e] - n_own] = 1;
+}
+
+// Every edge across a border must have been found from both sides, or forces would not be those of any energy.
+void PairOrbV3::check_ghost_edges(double n_border)
+{
+  auto n_found = static_cast<double>(impl->n_ghost_edges);
+  impl->exchange->sum(&n_found, 1);
+  if (n_found == n_border) return;
+  impl->failure = fmt::format("ranks found {:.0f} edges across their borders from one side and "
+                              "{:.0f} from the other",
+                              n_border, n_found);
+  stop_if_failed();
+}
+
+// Rows for the ghosts that this rank or one behind it needs, in the order of LAMMPS.
+void PairOrbV3::give_rows_to_ghosts()
+{
+  auto &halo = impl->halo;
+  impl->exchange->collect_marks();
+  const auto &own = impl->rows.atom;
+  const auto n_own = static_cast<int64_t>(own.size());
+  impl->exchange->n_own = n_own;
+  for (std::size_t row = 0; row < own.size(); row++)
+    halo.row[own[row]] = static_cast<int64_t>(row);
+  const int nlocal = atom->nlocal;
+  for (int j = nlocal; j < nlocal + atom->nghost; j++) {
+    if (!halo.needed[j]) continue;
+    halo.row[j] = n_own + static_cast<int64_t>(impl->ghosts.size());
+    impl->ghosts.push_back(j);
+    impl->numbers.push_back(impl->number_of_type[atom->type[j]]);
+    impl->positions.insert(impl->positions.end(), atom->x[j], atom->x[j] + 3);
+  }
+  const auto settle = [&](int64_t &row) {
+    if (row >= n_own) row = halo.row[nlocal + row - n_own];
+  };
+  auto &edges = *impl->edges;
+  std::for_each(edges.neighbors.begin(), edges.neighbors.end(), settle);
+  std::for_each(edges.centers.end() - impl->n_ghost_edges, edges.centers.end(), settle);
+}
+
+/* ---------------------------------------------------------------------- */
+
+int PairOrbV3::pack_forward_comm(int n, int *list, double *buf, int /*pbc_flag*/, int * /*pbc*/)
+{
+  const int length = impl->halo.pack_forward(n, list, buf);
+  impl->exchange->count_bytes(length);
+  return length;
+}
+
+void PairOrbV3::unpack_forward_comm(int n, int first, double *buf)
+{
+  impl->halo.unpack_forward(n, first, buf);
+}
+
+int PairOrbV3::pack_reverse_comm(int n, int first, double *buf)
+{
+  const int length = impl->halo.pack_reverse(n, first, buf);
+  impl->exchange->count_bytes(length);
+  return length;
+}
+
+void PairOrbV3::unpack_reverse_comm(int n, int *list, double *buf)
+{
+  impl->halo.unpack_reverse(n, list, buf);
+}

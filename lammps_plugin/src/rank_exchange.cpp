@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "rank_exchange.h"
+
+#include "comm.h"
+#include "lammps.h"
+#include "pair.h"
+
+#include <mpi.h>
+
+#include <algorithm>
+
+namespace orbv3 {
+
+RankExchange::RankExchange(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Pair *pair, Halo &halo) :
+    lmp_(lmp), pair_(pair), halo_(halo)
+{
+}
+
+void RankExchange::communicate(Direction direction)
+{
+  const double start = MPI_Wtime();
+  const int doubles = halo_.doubles_per_atom();
+  if (direction == Direction::forward)
+    lmp_->comm->forward_comm(pair_, doubles);
+  else
+    lmp_->comm->reverse_comm(pair_, doubles);
+  ++counters.exchanges;
+  counters.exchange_seconds += MPI_Wtime() - start;
+}
+
+void RankExchange::in_slices(const orb_export::RowView &rows, Direction direction)
+{
+  const int64_t columns = doubles_per_message * static_cast<int64_t>(sizeof(double)) / rows.bytes;
+  for (int64_t begin = 0; begin < rows.width; begin += columns) {
+    halo_.carry_rows(rows.data, rows.width, rows.bytes, begin,
+                     std::min(begin + columns, rows.width));
+    communicate(direction);
+  }
+}
+
+void RankExchange::forward(const orb_export::RowView &rows)
+{
+  in_slices(rows, Direction::forward);
+}
+
+void RankExchange::reverse_add(const orb_export::RowView &rows)
+{
+  in_slices(rows, Direction::reverse);
+}
+
+void RankExchange::sum(double *values, int64_t count)
+{
+  const double start = MPI_Wtime();
+  MPI_Allreduce(MPI_IN_PLACE, values, static_cast<int>(count), MPI_DOUBLE, MPI_SUM, lmp_->world);
+  ++counters.sums;
+  counters.sum_seconds += MPI_Wtime() - start;
+}
+
+void RankExchange::collect_marks()
+{
+  halo_.carry_marks();
+  communicate(Direction::reverse);
+}
+
+void RankExchange::forward_table(std::vector<double> &table, int columns)
+{
+  halo_.carry_table(table.data(), columns);
+  communicate(Direction::forward);
+}
+
+std::string RankExchange::first_failure(const std::string &failure) const
+{
+  int rank = 0, n_ranks = 1;
+  MPI_Comm_rank(lmp_->world, &rank);
+  MPI_Comm_size(lmp_->world, &n_ranks);
+  int first = failure.empty() ? n_ranks : rank;
+  MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, lmp_->world);
+  if (first == n_ranks) return {};
+  int length = static_cast<int>(failure.size());
+  MPI_Bcast(&length, 1, MPI_INT, first, lmp_->world);
+  std::string text = failure;
+  text.resize(length);
+  MPI_Bcast(text.data(), length, MPI_CHAR, first, lmp_->world);
+  return text;
+}
+
+}    // namespace orbv3

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The exchange between the layers of the model over LAMMPS's own communication of ghost atoms.
+#ifndef ORBV3_RANK_EXCHANGE_H
+#define ORBV3_RANK_EXCHANGE_H
+
+#include "halo.h"
+
+#include <orb_export/exchange.h>
+
+#include <string>
+#include <vector>
+
+namespace LAMMPS_NS {
+class LAMMPS;
+class Pair;
+}    // namespace LAMMPS_NS
+
+namespace orbv3 {
+
+class RankExchange : public orb_export::Exchange {
+ public:
+  // The pack and unpack functions of `pair` must be those of `halo`.
+  RankExchange(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Pair *pair, Halo &halo);
+
+  void forward(const orb_export::RowView &rows) override;
+  void reverse_add(const orb_export::RowView &rows) override;
+  void sum(double *values, int64_t count) override;
+
+  void collect_marks();    // Halo::needed, of all processes
+  virtual void forward_table(std::vector<double> &table, int columns);    // (own + ghosts, columns)
+
+  // Doubles that one atom may take of a message; wider rows go in several messages. LAMMPS sizes its buffers
+  // by it when a run starts.
+  int doubles_per_message = 1;
+
+  int64_t n_own = 0;    // rows of own atoms
+
+  // The text of the lowest process that has one, on every process; empty if none has.
+  std::string first_failure(const std::string &failure) const;
+
+  struct Counters {
+    int64_t exchanges = 0, sums = 0;
+    double bytes = 0.0;    // that this process sent or copied
+    double exchange_seconds = 0.0, sum_seconds = 0.0;
+  } counters;
+  void count_bytes(int doubles) { counters.bytes += 8.0 * doubles; }
+
+ private:
+  enum class Direction { forward, reverse };
+  void communicate(Direction direction);
+  void in_slices(const orb_export::RowView &rows, Direction direction);
+
+  LAMMPS_NS::LAMMPS *const lmp_;    // whose Comm and communicator may change between steps
+  LAMMPS_NS::Pair *const pair_;
+  Halo &halo_;
+};
+
+}    // namespace orbv3
+
+#endif
