@@ -53,6 +53,7 @@ void PairOrbV3::init_style()
     atom->map_set();
   }
 
+  impl->cutoff = impl->potential->metadata().cutoff;
   // real: LAMMPS's own factor, so that energies agree with those of styles that convert by it
   impl->energy_unit = 1.0;
   if (std::strcmp(update->unit_style, "real") == 0)
@@ -270,6 +271,7 @@ void *PairOrbV3::extract(const char *name, int &dim)
 {
   dim = 0;
   if (std::strcmp(name, "energy_eV") == 0) return &impl->result.energy;
+  if (std::strcmp(name, "cutoff") == 0 && impl->potential) return &impl->cutoff;
   return nullptr;
 }
 

@@ -34,6 +34,7 @@ struct PairOrbV3::Impl {
   std::string restart_sha256;         // of the artefact that a restart file was written with
   int threads = 0;                    // resolved when the model was opened
 
+  double cutoff = 0.0;         // angstrom
   double energy_unit = 1.0;    // units of LAMMPS per eV; lengths are angstrom in metal and real
 
   // with several ranks
