@@ -151,6 +151,7 @@ void PairOrbV3::compute(int eflag, int vflag)
   }
   impl->uncertainty.record(impl->result.confidence, impl->rows.atom, impl->energy_unit);
   impl->uncertainty.act(impl->number_of_type);
+  compare_ensemble();
 }
 
 void PairOrbV3::gather_atoms()

@@ -65,6 +65,10 @@ class PairOrbV3 : public Pair {
   void add_forces();
   void tally();
 
+  // pair_orbv3_ensemble.cpp
+  void open_ensemble(const std::vector<std::string> &symbols);
+  void compare_ensemble();
+
   // pair_orbv3_ranks.cpp
   void init_ranks();
   void stop_if_failed();

@@ -3,6 +3,7 @@
 #ifndef ORBV3_PAIR_ORBV3_IMPL_H
 #define ORBV3_PAIR_ORBV3_IMPL_H
 
+#include "ensemble.h"
 #include "lammps_graph.h"
 #include "pair_orbv3.h"
 #include "rank_exchange.h"
@@ -15,7 +16,7 @@
 namespace LAMMPS_NS {
 
 struct PairOrbV3::Impl {
-  explicit Impl(LAMMPS *lmp) : uncertainty(lmp) {}
+  explicit Impl(LAMMPS *lmp) : ensemble(lmp), uncertainty(lmp) {}
 
   struct Settings {
     std::string device = "auto";
@@ -29,6 +30,7 @@ struct PairOrbV3::Impl {
 
   std::unique_ptr<orb_export::Potential> potential;    // null until pair_coeff
   std::unique_ptr<orbv3::EdgeBuilder> edges;
+  orbv3::Ensemble ensemble;
   std::string path;                   // absolute, of the artefact
   std::vector<int> number_of_type;    // (ntypes + 1) atomic number, 0 for NULL
   std::string restart_sha256;         // of the artefact that a restart file was written with

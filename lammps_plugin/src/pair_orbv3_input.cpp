@@ -97,6 +97,7 @@ void PairOrbV3::settings(int narg, char **arg)
   forget_model();    // it was opened under other settings
   impl->settings = Impl::Settings();
   impl->uncertainty.forget_rules();
+  impl->ensemble.forget();
   for (int k = 0; k < narg;)
     k += read_setting(narg - k, arg + k);
 }
@@ -105,10 +106,11 @@ void PairOrbV3::settings(int narg, char **arg)
 int PairOrbV3::read_setting(int narg, char **arg)
 {
   const std::string keyword = arg[0];
-  const auto known = {"device", "skin",     "charge", "spin",       "threads",
-                      "memory", "exchange", "timing", "uncertainty"};
+  const auto known = {"device", "skin",     "charge", "spin",        "threads",
+                      "memory", "exchange", "timing", "uncertainty", "deviation"};
   if (std::find(known.begin(), known.end(), keyword) == known.end())
     error->all(FLERR, "Unknown pair_style orbv3 keyword: " + keyword);
+  if (keyword == "deviation") return 1 + impl->ensemble.read_setting(narg - 1, arg + 1);
   if (keyword == "uncertainty") return 1 + impl->uncertainty.add_rule(narg - 1, arg + 1);
 
   if (narg < 2) utils::missing_cmd_args(FLERR, "pair_style orbv3 " + keyword, error);
@@ -162,8 +164,10 @@ void PairOrbV3::coeff(int narg, char **arg)
   if (path.empty())
     error->all(FLERR,
                std::string("Cannot open model file ") + arg[2] + ": " + utils::getsyserror());
+  const std::vector<std::string> symbols(arg + 3, arg + narg);
+  open_ensemble(symbols);
   open_model(path);
-  map_types(std::vector<std::string>(arg + 3, arg + narg));
+  map_types(symbols);
 
   const auto &meta = impl->potential->metadata();
   if (!impl->restart_sha256.empty() && impl->restart_sha256 != meta.file_sha256)
