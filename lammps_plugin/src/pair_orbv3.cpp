@@ -5,6 +5,7 @@
 #include "pair_orbv3_impl.h"
 
 #include "atom.h"
+#include "citeme.h"
 #include "comm.h"
 #include "domain.h"
 #include "error.h"
@@ -20,8 +21,23 @@
 
 using namespace LAMMPS_NS;
 
+namespace {
+constexpr const char *CITATION =
+    "pair style orbv3: the Orb-v3 model, doi:10.48550/arXiv.2504.06231\n\n"
+    "@Misc{Rhodes2025,\n"
+    " author = {B. Rhodes and S. Vandenhaute and V. {\\v{S}}imkus and J. Gin and J. Godwin and\n"
+    "           T. Duignan and M. Neumann},\n"
+    " title = {Orb-v3: Atomistic Simulation at Scale},\n"
+    " year = 2025,\n"
+    " eprint = {2504.06231},\n"
+    " archivePrefix = {arXiv}\n"
+    "}\n\n";
+}
+
 PairOrbV3::PairOrbV3(LAMMPS *lmp) : Pair(lmp), impl(std::make_unique<Impl>(lmp))
 {
+  if (lmp->citeme) lmp->citeme->add(CITATION);
+
   one_coeff = 1;                  // one pair_coeff * * with all elements
   manybody_flag = 1;              // no mixing, no pair tables
   single_enable = 0;              // a pair has no energy of its own
@@ -29,7 +45,7 @@ PairOrbV3::PairOrbV3(LAMMPS *lmp) : Pair(lmp), impl(std::make_unique<Impl>(lmp))
   respa_enable = 0;               // no split by distance
   no_virial_fdotr_compute = 1;    // the model gives its own virial, also where forces were folded
   reinitflag = 0;                 // no coefficients for fix adapt
-  centroidstressflag = CENTROID_NOTAVAIL;
+  centroidstressflag = CENTROID_AVAIL;
 }
 
 PairOrbV3::~PairOrbV3()
@@ -130,12 +146,6 @@ double PairOrbV3::init_one(int /*i*/, int /*j*/)
 void PairOrbV3::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
-  if (eflag_atom)
-    error->all(FLERR,
-               "Pair style orbv3 does not provide per-atom energies: its energy is a function of "
-               "the mean over all atoms");
-  if (vflag_atom) error->all(FLERR, "Pair style orbv3 does not provide per-atom virials");
-
   const double start = platform::walltime(), waited = communication();
   gather_atoms();    // LAMMPS arrays -> rows of the model
   build_edges();     // neighbor list -> edges between rows
@@ -144,9 +154,12 @@ void PairOrbV3::compute(int eflag, int vflag)
   if (impl->n_total == 0) {
     impl->result = {};
   } else {
-    evaluate();
+    orb_export::Request request;
+    request.per_atom = eflag_atom || vflag_atom || cvflag_atom;
+    evaluate(request);
     add_forces();    // +=, so that hybrid/overlay works
     tally();
+    tally_atoms();
     count_step(platform::walltime() - start);
   }
   impl->uncertainty.record(impl->result.confidence, impl->rows.atom, impl->energy_unit);
@@ -215,7 +228,7 @@ void PairOrbV3::build_edges()
                                 atom->tag[edges.coincident[0]], atom->tag[edges.coincident[1]]);
 }
 
-void PairOrbV3::evaluate()
+void PairOrbV3::evaluate(const orb_export::Request &request)
 {
   orb_export::Graph graph;
   graph.n_ghosts = static_cast<int64_t>(impl->ghosts.size());
@@ -236,7 +249,7 @@ void PairOrbV3::evaluate()
 
   const double start = platform::walltime(), waited = communication();
   try {
-    impl->result = impl->potential->evaluate(graph, {}, impl->exchange.get());
+    impl->result = impl->potential->evaluate(graph, request, impl->exchange.get());
   } catch (const std::exception &exception) {
     impl->failure = exception.what();
   }
@@ -263,6 +276,32 @@ void PairOrbV3::tally()
     constexpr int ORDER[6] = {0, 4, 8, 1, 2, 5};    // xx yy zz xy xz yz of a 3x3 matrix
     for (int k = 0; k < 6; k++)
       virial[k] -= impl->energy_unit * impl->result.strain_gradient[ORDER[k]];
+  }
+}
+
+// Shares of the own atoms; their sums are what tally() adds.
+void PairOrbV3::tally_atoms()
+{
+  const auto &result = impl->result;
+  const double unit = impl->energy_unit;
+  for (std::size_t row = 0; row < impl->rows.atom.size(); row++) {
+    const int i = impl->rows.atom[row];
+    if (eflag_atom) eatom[i] += unit * result.atom_energies[row];
+    if (!vflag_atom && !cvflag_atom) continue;
+    const double *const w = &result.atom_virials[9 * row];    // xx xy xz yx yy yz zx zy zz
+    if (vflag_atom) {
+      vatom[i][0] += unit * w[0];
+      vatom[i][1] += unit * w[4];
+      vatom[i][2] += unit * w[8];
+      vatom[i][3] += unit * 0.5 * (w[1] + w[3]);
+      vatom[i][4] += unit * 0.5 * (w[2] + w[6]);
+      vatom[i][5] += unit * 0.5 * (w[5] + w[7]);
+    }
+    if (cvflag_atom) {
+      constexpr int ORDER[9] = {0, 4, 8, 1, 2, 5, 3, 6, 7};    // xx yy zz xy xz yz yx zx zy
+      for (int k = 0; k < 9; k++)
+        cvatom[i][k] += unit * w[ORDER[k]];
+    }
   }
 }
 

@@ -7,6 +7,10 @@
 
 #include <memory>
 
+namespace orb_export {
+struct Request;
+}
+
 namespace orbv3 {
 class RankExchange;
 class Uncertainty;
@@ -61,9 +65,10 @@ class PairOrbV3 : public Pair {
   void fold_ghosts();
   orbv3::NeighborView neighbor_view() const;
   void build_edges();
-  void evaluate();
+  void evaluate(const orb_export::Request &request);
   void add_forces();
   void tally();
+  void tally_atoms();
 
   // pair_orbv3_ensemble.cpp
   void open_ensemble(const std::vector<std::string> &symbols);

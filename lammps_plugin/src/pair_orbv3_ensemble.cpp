@@ -38,7 +38,9 @@ void PairOrbV3::compare_ensemble()
     gather_atoms();
     build_edges();
     share_edges();
-    evaluate();
+    orb_export::Request request;
+    request.confidence = false;
+    evaluate(request);
     ensemble.add(impl->result);
     std::swap(impl->potential, member.potential);
     std::swap(impl->edges, member.edges);

@@ -22,7 +22,6 @@ PARTS = {
 }
 
 TOUCHING = "create_atoms 1 single 1 1 1\ncreate_atoms 2 single 1 1 1"
-PER_ATOM = "compute e all {}\ncompute s all reduce sum c_e{}\nthermo_style custom step c_s"
 INCLUDE = "group na type 1\natom_modify first na\nneigh_modify include na"
 BONDED = "create_box 2 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 4"
 
@@ -84,9 +83,6 @@ def test_the_script_itself_runs(model, capfd):
         ({"masses": "mass 1 35.45\nmass 2 22.99"}, "Na .* mass 35.45 instead of 22.9898, that of Cl: the"),
         ({"atoms": "atom_style atomic\natom_modify id no"}, "needs atom IDs, but atom_modify id is no"),
         ({"positions": TOUCHING}, "atoms (1 and 2|2 and 1) are at the same place"),
-        ({"more": PER_ATOM.format("pe/atom", "")}, "does not provide per-atom energies: its energy"),
-        ({"more": PER_ATOM.format("stress/atom NULL", "[1]")}, "does not provide per-atom virials"),
-        ({"more": PER_ATOM.format("centroid/stress/atom NULL", "[1]")}, "centroid/stress/atom"),
         ({"more": INCLUDE}, "needs the neighbors of all atoms: remove neigh_modify include"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value[:40],
