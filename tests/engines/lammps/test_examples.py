@@ -15,6 +15,7 @@ from ase.optimize import FIRE
 from orb_export.ase import OrbCalculator
 from orb_export.export import export_model
 from orb_export.export.sources import DEMO, load_source
+from orb_export.model import OrbConfig, OrbV3
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "lammps_plugin/examples"
 
@@ -39,6 +40,19 @@ def example(stock_lmp, demo, tmp_path):
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def direct(tmp_path_factory) -> Path:
+    """A direct model for silicon that nobody has fitted: its forces come from random weights."""
+    teacher, file = load_source(DEMO, dtype=torch.float64), tmp_path_factory.mktemp("direct") / "direct.pt"
+    torch.manual_seed(6)
+    sizes = {"channels": 64, "hidden": 96, "head_hidden": 64, "layers": 2}
+    model = OrbV3(OrbConfig("direct", 20, **sizes, elements=(14,))).double().eval()
+    weights = {name: value for name, value in teacher.state_dict().items() if name in model.state_dict()}
+    model.load_state_dict(model.state_dict() | weights)
+    export_model(model, file, format="torchscript", verified=False)
+    return file
 
 
 def predict(model: Path, atoms: Atoms):
@@ -184,3 +198,17 @@ def test_overlay_adds_repulsion_and_dispersion(example, demo):
     for row in rows:
         assert row["c_dispersion"] < -0.1
         assert abs(row["PotEng"] - row["c_model"] - row["c_wall"] - row["c_dispersion"]) < 1e-6
+
+
+def test_respa_has_the_energy_and_the_limit_of_the_outer_model(example, demo, direct, tmp_path):
+    """Errors of the total energy fall with the square of the step, however much the inner model differs."""
+    first = bulk("Si", "diamond", a=5.47, cubic=True)
+    spread = []
+    for step, steps in ((0.0008, 10), (0.0004, 20)):
+        printed = example("respa", outer=demo, inner=direct, n=1, step=step, substeps=2, steps=steps)
+        rows = thermo(printed)
+        assert abs(rows[0]["PotEng"] - predict(demo, first)["energy"]) < 1e-7
+        last = predict(demo, data(tmp_path / "respa.data", "Si"))
+        assert abs(rows[-1]["PotEng"] - last["energy"]) < 1e-6
+        spread.append(rows[-1]["TotEng"] - rows[0]["TotEng"])
+    assert 3.0 < spread[0] / spread[1] < 5.0

@@ -1,0 +1,98 @@
+"""Drift and speed of r-RESPA with two models in LAMMPS, as a Markdown table.
+
+    python benchmarks/lammps_respa.py [--picoseconds 4] [--distillation 4000] [--inner FILE]
+
+System and models are those of `openmm_mts.py`: 64 atoms of silicon, float64, constant energy, velocities of
+600 K; outside the demonstration model, conservative, inside a direct one with 16 neighbors that is fitted to its
+forces here, unless an artefact is given. The run is that of `lammps_plugin/examples/in.respa`. Drift is the slope
+of a straight line through the total energy, after half a picosecond.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.io.lammpsdata import write_lammps_data
+from openmm_mts import CRYSTAL, distil
+from orb_export.export import export_model
+from orb_export.export.sources import DEMO, load_source
+from orb_export.lammps import lammps
+
+EVERY = 8.0  # fs between energies
+# step of the outer model in fs and substeps; 0: the outer model alone, by velocity Verlet
+RUNS = ((1.0, 0), (2.0, 0), (4.0, 0), (8.0, 0), (2.0, 2), (4.0, 4), (8.0, 4), (8.0, 8))
+
+
+def commands(atoms: Atoms, outer: Path, inner: Path, step: float, substeps: int, folder: Path) -> list[str]:
+    data = folder / "silicon.data"
+    with data.open("w") as file:
+        write_lammps_data(file, atoms, masses=True)
+    lines = ["units metal", "atom_style atomic", f"read_data {data}", f"timestep {step * 1e-3}"]
+    if substeps:
+        lines.append("pair_style hybrid/scaled 1.0 orbv3 threads 1 1.0 orbv3 threads 1 -1.0 orbv3 threads 1")
+        models = (inner, outer, inner)
+        lines += [f"pair_coeff * * orbv3 {k} {model} Si" for k, model in enumerate(models, start=1)]
+        lines.append(f"run_style respa 2 {substeps} hybrid 1 2 2")
+    else:
+        lines += ["pair_style orbv3 threads 1", f"pair_coeff * * {outer} Si"]
+    return [
+        *lines,
+        "neighbor 1.0 bin",
+        "velocity all create 600 4928 mom yes dist gaussian",
+        "fix md all nve",
+        "thermo_style custom step etotal",
+    ]
+
+
+def measure(lines: list[str], step: float, picoseconds: float) -> tuple[float, float, float]:
+    """Drift in meV/atom/ps, rms about the line in meV/atom, and milliseconds per femtosecond."""
+    lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
+    lmp.commands_list([*lines, "run 0 post no"])
+    energies, seconds = [], 0.0
+    for _ in range(round(1000 * picoseconds / EVERY)):
+        start = time.perf_counter()
+        lmp.command(f"run {round(EVERY / step)} pre no post no")
+        seconds += time.perf_counter() - start
+        energies.append(lmp.get_thermo("etotal"))
+    lmp.close()
+    per_atom = 1000 * np.array(energies) / len(CRYSTAL)
+    times = np.arange(1, len(per_atom) + 1) * EVERY / 1000
+    used = times >= 0.5
+    line = np.polyfit(times[used], per_atom[used], 1)
+    return line[0], np.std(per_atom[used] - np.polyval(line, times[used])), seconds / picoseconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--picoseconds", type=float, default=4.0)
+    parser.add_argument("--distillation", type=int, default=4000, help="steps of the fit (default: 4000)")
+    parser.add_argument("--inner", type=Path, help="artefact of the inner model, instead of a fit")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        outer, inner = Path(name) / "outer.pt2", options.inner or Path(name) / "inner.pt2"
+        export_model(load_source(DEMO, dtype=torch.float64), outer, format="aoti", with_steps=False)
+        if options.inner is None:
+            student = distil(load_source(DEMO), options.distillation)
+            export_model(student.to(torch.float64), inner, format="aoti", with_steps=False)
+        print("| | step, fs | outer/fs | inner/fs | drift, meV/atom/ps | rms, meV/atom | ms/fs |")
+        print("|---|---|---|---|---|---|---|")
+        for step, substeps in RUNS:
+            lines = commands(CRYSTAL, outer, inner, step, substeps, Path(name))
+            drift, rms, milliseconds = measure(lines, step, options.picoseconds)
+            label = f"{substeps} inner steps" if substeps else "outer alone"
+            print(
+                f"| {label} | {step:g} | {1 / step:.3g} | {(substeps + 1) / step if substeps else 0:.3g} "
+                f"| {drift:+.2g} | {rms:.2g} | {milliseconds:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
