@@ -3,9 +3,9 @@
     python benchmarks/lammps_respa.py [--picoseconds 4] [--distillation 4000] [--inner FILE]
 
 System and models are those of `openmm_mts.py`: 64 atoms of silicon, float64, constant energy, velocities of
-600 K; outside the demonstration model, conservative, inside a direct one with 16 neighbors that is fitted to its
-forces here, unless an artefact is given. The run is that of `lammps_plugin/examples/in.respa`. Drift is the slope
-of a straight line through the total energy, after half a picosecond.
+600 K; outside the demonstration model, conservative, inside a direct one with 16 neighbors that is fitted to
+its forces here, unless an artefact is given. The run is that of `lammps_plugin/examples/in.respa`. Drift is
+the slope of a straight line through the total energy, after half a picosecond.
 """
 
 import argparse
