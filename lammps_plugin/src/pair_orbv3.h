@@ -67,6 +67,9 @@ class PairOrbV3 : public Pair {
   void build_edges();
   void evaluate(const orb_export::Request &request);
   void add_forces();
+
+  // pair_orbv3_outputs.cpp
+  void cite();
   void tally();
   void tally_atoms();
 
