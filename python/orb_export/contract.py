@@ -12,7 +12,7 @@ With g = dE/d(vectors): force on the center += g, on the neighbor -= g, dE/d(str
 
 from typing import Final, NamedTuple
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 METADATA_ENTRY: Final = "orb_export.json"  # name of the metadata record inside an artefact (a zip file)
 
 CUTOFF: Final = 6.0  # angstrom; hard-coded in every published Orb-v3 model
@@ -49,6 +49,7 @@ _COMMON_OUTPUTS: Final = (
     Field("energy", "float64", (), "eV"),
     Field("edge_gradient", "float64", ("edges", 3), "eV/angstrom"),
     Field("confidence", "float64", ("atoms", CONFIDENCE_BINS), "1"),  # probabilities
+    Field("atom_energies", "float64", ("atoms",), "eV"),  # their sum is `energy`
 )
 
 # A conservative potential has the gradient of its whole energy in `edge_gradient`; a direct one has that of
@@ -67,6 +68,20 @@ OUTPUTS: Final = {
 WHOLE_PROGRAM: Final = "whole"
 # The same potential as a chain of steps, methods of the modules of model/chain.py, in the order of a walk;
 # those of `layer` exist for every layer. Direct potentials need no gradient steps.
-STEPS: Final = ("nodes.encode", "edges.encode", "layer.message", "layer.update", "readout.evaluate")
-GRADIENT_STEPS: Final = ("layer.update_vjp", "layer.message_vjp", "edges.encode_vjp")
+STEPS: Final = (
+    "nodes.encode",
+    "edges.repulsion",
+    "edges.encode",
+    "layer.message",
+    "layer.update",
+    "readout.atoms",
+    "readout.total",
+)
+GRADIENT_STEPS: Final = (
+    "edges.encode_keep",
+    "layer.message_keep",
+    "layer.update_vjp",
+    "layer.message_vjp",
+    "edges.encode_vjp",
+)
 WEIGHTS_ENTRY: Final = "orb_export_weights.safetensors"  # of the steps, in an AOTInductor artefact

@@ -23,8 +23,8 @@ CASES = [
     *(("torchscript", kind, cap) for kind in ("conservative", "direct") for cap in (20, 120)),
     ("aoti", "conservative", 20),
 ]
-# which layers' edge features are stored: none, one array, some, all
-KEPT = [(False, False, False), (False, False, True), (True, False, True), (True, True, True)]
+# by layer: what is stored of the edges. 0 nothing, 1 edge features, 2 all that the gradient needs
+KEPT = [(0, 0, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (2, 2, 2), (1, 2, 2), (0, 2, 1), (0, 0, 2)]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
@@ -77,15 +77,17 @@ def test_energy_alone_is_that_of_the_whole_program(file):
         )
 
 
-@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: "".join("01"[k] for k in kept))
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: "".join(map(str, kept)))
 def test_chunks_give_what_the_whole_program_gives(file, kept):
     potential = artefact.load(file)
     sizes = np.random.default_rng(3).integers(5, 700, 3).tolist()
     for atoms in structures():
-        whole = evaluate(potential, atoms)
-        assert whole.keys() == {"energy", "forces", "stress", "strain_gradient", "confidence"}
+        whole = evaluate(potential, atoms, per_atom=True)
+        assert whole.keys() == {
+            *("energy", "forces", "stress", "strain_gradient", "confidence", "atom_energies", "atom_virials")
+        }
         for chunk in sizes if len(atoms) > 3 else [1, 10**6]:
-            error = worst(evaluate(potential, atoms, chunk=chunk, kept=kept), whole)
+            error = worst(evaluate(potential, atoms, chunk=chunk, kept=kept, per_atom=True), whole)
             assert within("chunks of edges and whole program, float64", "all", error, EXACT), (atoms, chunk)
 
 

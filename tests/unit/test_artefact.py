@@ -32,7 +32,7 @@ def test_runtime_hash_equals_hashlib(tmp_path, size):
         archive.writestr(zipfile.ZipInfo("data"), bytes(i % 251 for i in range(size)))
         length = archive.start_dir
     expected = hashlib.sha256(payload.read_bytes()[:length]).hexdigest()
-    text = json.dumps({"schema_version": 1, "payload_bytes": length, "payload_sha256": "other"})
+    text = json.dumps({"schema_version": 2, "payload_bytes": length, "payload_sha256": "other"})
     with pytest.raises(ValueError, match=f"its payload has SHA-256 {expected} but its record says other"):
         artefact.load(forge(payload, tmp_path / "forged.pt", text))
 

@@ -123,13 +123,13 @@ FILES = {
         "unreadable metadata record: JSON: expected a member name at byte 1",
     ),
     "record that ends early": (
-        _text('{"schema_version": 1'),
+        _text('{"schema_version": 2'),
         "unreadable metadata record: JSON: expected `}` at byte 20",
     ),
     "record that is a list": (_text("[1, 2]"), "a metadata record that is no JSON object"),
     "record that nests without end": (_text("[" * 5000), "JSON: expected less nesting"),
     "empty record": (_text("{}"), "a metadata record without `schema_version`"),
-    "newer schema": (_record(schema_version=2), "has `schema_version` 2 but this runtime needs 1"),
+    "newer schema": (_record(schema_version=3), "has `schema_version` 3 but this runtime needs 2"),
     "schema that is no number": (_record(schema_version="one"), "record whose `schema_version` is no number"),
     "unknown format": (
         _record(format="onnx"),

@@ -108,11 +108,11 @@ def test_a_negative_limit_is_refused(file):
 
 
 class TestWithoutSteps:
-    """Artefacts of `--no-steps`, and those that were made before there were steps."""
+    """Artefacts of `--no-steps`."""
 
-    @pytest.fixture(params=[["whole"], None], ids=["--no-steps", "older"])
-    def old(self, request, made, tmp_path):
-        return forge_record(made.payload, tmp_path / "old.pt", made.record, programs=request.param)
+    @pytest.fixture
+    def old(self, made, tmp_path):
+        return forge_record(made.payload, tmp_path / "old.pt", made.record, programs=["whole"])
 
     def test_an_energy_alone_is_that_of_the_whole_program(self, old, file, arguments):
         found = evaluate(old, None, arguments, forces=False)

@@ -22,10 +22,11 @@ def core_inputs(graph: Graph, vectors: torch.Tensor) -> tuple[torch.Tensor, ...]
 def core_outputs(core, graph: Graph) -> dict[str, torch.Tensor]:
     """Outputs of the contract, by name."""
     vectors = graph.vectors.clone().requires_grad_()
-    energy, confidence, *direct = core(*core_inputs(graph, vectors))
+    energy, confidence, energies, *direct = core(*core_inputs(graph, vectors))
     (gradient,) = torch.autograd.grad(energy, vectors)
     named = dict(zip(("node_forces", "force_offset", "node_stress"), direct, strict=False))
-    return {"energy": energy, "edge_gradient": gradient, "confidence": confidence, **named}
+    common = {"energy": energy, "edge_gradient": gradient, "confidence": confidence}
+    return {**common, "atom_energies": energies, **named}
 
 
 def assert_same(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance=EXACT):
@@ -42,6 +43,8 @@ class TestCores:
     def test_core_equals_the_batched_model(self, stored, name, structure):
         model, graph = stored.model(name), stored.graph(structure)
         actual, outputs = core_outputs(model.core(), graph), model(graph)
+        energies = actual.pop("atom_energies")
+        assert_same({"sum": energies.sum()}, {"sum": outputs.energy[0]})
         expected = {"energy": outputs.energy[0], "confidence": outputs.confidence_logits.softmax(1)}
         if model.config.kind == "direct":
             expected |= {"node_forces": outputs.node_forces, "force_offset": outputs.force_offset}

@@ -5,7 +5,7 @@
 
 namespace orb_export {
 
-inline constexpr int kSchemaVersion = 1;
+inline constexpr int kSchemaVersion = 2;
 inline constexpr const char *kMetadataEntry = "orb_export.json";
 
 inline constexpr double kCutoff = 6.0;           // angstrom
@@ -17,16 +17,18 @@ inline constexpr double kConfidenceMaxError = 0.3;    // eV/angstrom
 
 inline constexpr std::array<const char *, 6> kInputs = {"numbers", "centers", "neighbors",
                                                         "vectors", "charge",  "spin"};
-inline constexpr std::array<const char *, 3> kConservativeOutputs = {"energy", "edge_gradient", "confidence"};
-inline constexpr std::array<const char *, 6> kDirectOutputs = {"energy",      "edge_gradient", "confidence",
-                                                               "node_forces", "force_offset",  "node_stress"};
+inline constexpr std::array<const char *, 4> kConservativeOutputs = {"energy", "edge_gradient", "confidence",
+                                                                     "atom_energies"};
+inline constexpr std::array<const char *, 7> kDirectOutputs = {
+    "energy", "edge_gradient", "confidence", "atom_energies", "node_forces", "force_offset", "node_stress"};
 
 inline constexpr const char *kWholeProgram = "whole";
 // The potential as a chain of steps, see python/orb_export/model/chain.py.
-inline constexpr std::array<const char *, 5> kSteps = {"nodes.encode", "edges.encode", "layer.message",
-                                                       "layer.update", "readout.evaluate"};
-inline constexpr std::array<const char *, 3> kGradientSteps = {"layer.update_vjp", "layer.message_vjp",
-                                                               "edges.encode_vjp"};
+inline constexpr std::array<const char *, 7> kSteps = {"nodes.encode",  "edges.repulsion", "edges.encode",
+                                                       "layer.message", "layer.update",    "readout.atoms",
+                                                       "readout.total"};
+inline constexpr std::array<const char *, 5> kGradientSteps = {
+    "edges.encode_keep", "layer.message_keep", "layer.update_vjp", "layer.message_vjp", "edges.encode_vjp"};
 inline constexpr const char *kWeightsEntry = "orb_export_weights.safetensors";
 
 }    // namespace orb_export

@@ -39,8 +39,8 @@ struct Graph {
   int64_t n_ghosts = 0;
   int64_t n_ghost_edges = 0;
   bool redundant = false;
-  // Why the host could not make this graph; then only n_atoms and n_ghosts are read, and evaluate() throws
-  // this text here as std::runtime_error, after what the other processes wait for.
+  // Why the host could not make this graph; then numbers, edges and positions are not read, and evaluate()
+  // throws this text here as std::runtime_error, after what the other processes wait for.
   const char *failure = nullptr;
 
   int64_t n_own() const { return n_atoms - n_ghosts; }
@@ -114,11 +114,10 @@ class ORB_EXPORT_API Potential {
   // the whole system, the rest of own atoms. When one process fails, all throw: that one its own error, the
   // others std::runtime_error("evaluate: another process failed"). Needs an artefact with steps.
   virtual Result evaluate(const Graph &graph, const Request &request = {}, Exchange *exchange = nullptr) = 0;
-  // The same by the steps, `chunk` edges at a time; the edge features before layer l are stored where
-  // kept[l], and computed again elsewhere (see plan.h). evaluate() chooses both itself: this is for tests and
-  // measurements.
+  // The same by the steps, `chunk` edges at a time; `kept` by layer: 0 nothing, 1 edge features, 2 all that
+  // the gradient needs (Keep of plan.h). evaluate() chooses both itself: this is for tests and measurements.
   virtual Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
-                                    const std::vector<bool> &kept, Exchange *exchange = nullptr) = 0;
+                                    const std::vector<int> &kept, Exchange *exchange = nullptr) = 0;
   // What such an evaluation will use. Throws std::invalid_argument when it cannot keep the memory limit.
   virtual Memory predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request = {}) const = 0;
 };

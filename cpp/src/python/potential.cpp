@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "orb_export/contract.h"
 
 namespace py = pybind11;
@@ -14,6 +16,28 @@ namespace {
 using namespace orb_export;
 using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 using Reals = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+// An exchange in Python: methods forward(rows), reverse_add(rows), sum(values) that change the array they
+// get.
+class PythonExchange : public Exchange {
+ public:
+  void forward(const RowView &rows) override { call("forward", rows); }
+  void reverse_add(const RowView &rows) override { call("reverse_add", rows); }
+  void sum(double *values, int64_t count) override { call("sum", {values, count, 1, 8}); }
+
+ private:
+  void call(const char *name, const RowView &rows) const {
+    py::gil_scoped_acquire acquire;
+    const py::function method = py::get_override(static_cast<const Exchange *>(this), name);
+    if (!method)
+      throw std::invalid_argument("evaluate: `exchange` has no method `" + std::string(name) + "`");
+    const auto dtype = rows.bytes == 4 ? py::dtype::of<float>() : py::dtype::of<double>();
+    const bool flat = std::string(name) == "sum";
+    const auto shape =
+        flat ? std::vector<py::ssize_t>{rows.rows} : std::vector<py::ssize_t>{rows.rows, rows.width};
+    method(py::array(dtype, shape, rows.data, py::none()));    // with a base: no copy
+  }
+};
 
 template <typename T>
 py::array_t<T> to_array(const T *data, std::vector<py::ssize_t> shape) {
@@ -65,38 +89,71 @@ py::dict to_dict(const Result &result, py::ssize_t n, const Request &request) {
   }
   out["memory"] = result.memory;
   if (request.confidence) out["confidence"] = to_array(result.confidence.data(), {n, kConfidenceBins});
+  if (request.per_atom) out["atom_energies"] = to_array(result.atom_energies.data(), {n});
+  if (request.per_atom && request.forces)
+    out["atom_virials"] = to_array(result.atom_virials.data(), {n, 3, 3});
   return out;
 }
 
+// Edges and atoms that a graph of one of several processes has besides its own.
+struct Ghosts {
+  int64_t atoms = 0, edges = 0;
+  bool redundant = false;
+  std::optional<std::string> failure;
+};
+
 py::dict evaluate(Potential &potential, const Integers &numbers, const Integers &centers,
                   const Integers &neighbors, const Reals &vectors, const Reals &positions, const Reals &cell,
-                  double charge, double spin, bool forces, bool confidence, int64_t chunk,
-                  const std::vector<bool> &kept) {
-  const Graph graph = to_graph(numbers, centers, neighbors, vectors, positions, cell, charge, spin);
-  const Request request = {forces, confidence, false};
+                  double charge, double spin, const Request &request, Exchange *exchange,
+                  const Ghosts &ghosts, int64_t chunk, const std::vector<int> &kept) {
+  Graph graph = to_graph(numbers, centers, neighbors, vectors, positions, cell, charge, spin);
+  graph.n_ghosts = ghosts.atoms;
+  graph.n_ghost_edges = ghosts.edges;
+  graph.redundant = ghosts.redundant;
+  graph.failure = ghosts.failure ? ghosts.failure->c_str() : nullptr;
   Result result;
   {
     py::gil_scoped_release release;
-    result = chunk == 0 ? potential.evaluate(graph, request)
-                        : potential.evaluate_in_chunks(graph, request, chunk, kept);
+    result = chunk == 0 ? potential.evaluate(graph, request, exchange)
+                        : potential.evaluate_in_chunks(graph, request, chunk, kept, exchange);
   }
-  return to_dict(result, graph.n_atoms, request);
+  return to_dict(result, graph.n_own(), request);
 }
 
 }    // namespace
 
 void bind_potential(py::module_ &m) {
+  py::class_<Exchange, PythonExchange>(
+      m, "Exchange",
+      "What processes that share one system do between layers; see exchange.h. Subclasses have the methods "
+      "forward(rows), reverse_add(rows) and sum(values), which change the array they get and return nothing.")
+      .def(py::init<>());
   py::class_<Potential>(m, "Potential", "A compiled potential; open one with `orb_export.load`.")
       .def_property_readonly("metadata_json", [](const Potential &p) { return p.metadata().json; })
       .def_property_readonly("file_sha256", [](const Potential &p) { return p.metadata().file_sha256; })
-      .def("evaluate", &evaluate, py::arg("numbers"), py::arg("centers"), py::arg("neighbors"),
-           py::arg("vectors"), py::arg("positions"), py::arg("cell"), py::arg("charge") = 0.0,
-           py::arg("spin") = 1.0, py::arg("forces") = true, py::arg("confidence") = true,
-           py::arg("chunk") = 0, py::arg("kept") = std::vector<bool>(),
-           "Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3, Voigt), strain_gradient (eV) and "
-           "confidence of a graph; lengths in angstrom. Without forces there is no stress and no "
-           "strain_gradient. "
-           "For tests: `chunk` edges at a time, storing the edge features before the layers that are `kept`.")
+      .def(
+          "evaluate",
+          [](Potential &potential, const Integers &numbers, const Integers &centers,
+             const Integers &neighbors, const Reals &vectors, const Reals &positions, const Reals &cell,
+             double charge, double spin, bool forces, bool confidence, bool per_atom, Exchange *exchange,
+             int64_t n_ghosts, int64_t n_ghost_edges, bool redundant, std::optional<std::string> failure,
+             int64_t chunk, const std::vector<int> &kept) {
+            return evaluate(potential, numbers, centers, neighbors, vectors, positions, cell, charge, spin,
+                            {forces, confidence, per_atom}, exchange,
+                            {n_ghosts, n_ghost_edges, redundant, std::move(failure)}, chunk, kept);
+          },
+          py::arg("numbers"), py::arg("centers"), py::arg("neighbors"), py::arg("vectors"),
+          py::arg("positions"), py::arg("cell"), py::arg("charge") = 0.0, py::arg("spin") = 1.0,
+          py::arg("forces") = true, py::arg("confidence") = true, py::arg("per_atom") = false,
+          py::arg("exchange") = nullptr, py::arg("n_ghosts") = 0, py::arg("n_ghost_edges") = 0,
+          py::arg("redundant") = false, py::arg("failure") = py::none(), py::arg("chunk") = 0,
+          py::arg("kept") = std::vector<int>(),
+          "Energy (eV), forces (eV/angstrom), stress (eV/angstrom^3, Voigt), strain_gradient (eV), "
+          "confidence, "
+          "atom_energies and atom_virials (eV) of a graph; lengths in angstrom. Without forces there is no "
+          "stress, no strain_gradient, no atom_virials. `exchange` to `failure`: of one of several "
+          "processes, "
+          "see potential.h. For tests: `chunk` edges at a time, storing what `kept` says of each layer.")
       .def(
           "predict_memory",
           [](const Potential &p, int64_t n_atoms, int64_t n_edges, bool forces) {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
+#include <string>
 
 #include "orb_export/contract.h"
 
@@ -11,40 +11,14 @@ namespace {
 
 // Upstream replaces entries of a stress of this size by 0; only a vanishing volume produces them.
 constexpr double kStressLimit = 1e10;
-// Relative size of a moment of inertia that counts as none: a collinear molecule, a single atom.
-constexpr double kRankTolerance = 1e-12;
 constexpr int kVoigt[6][2] = {{0, 0}, {1, 1}, {2, 2}, {1, 2}, {0, 2}, {0, 1}};
+constexpr int64_t kForce = 3, kVirial = 9;
 
-void require_finite(const double *values, int64_t n, const char *name) {
-  for (int64_t i = 0; i < n; ++i)
-    if (!std::isfinite(values[i]))
-      throw std::runtime_error("evaluate: the potential gave a non-finite " + std::string(name) +
-                               "; check the structure for atoms that are far too close");
-}
-
-std::array<double, 9> strain_gradient(const Graph &graph, const double *gradient) {
-  std::array<double, 9> sum{};
-  for (int64_t e = 0; e < graph.n_edges; ++e)
-    for (int a = 0; a < 3; ++a)
-      for (int b = 0; b < 3; ++b) sum[3 * a + b] += graph.vectors[3 * e + a] * gradient[3 * e + b];
-  auto symmetric = sum;
+std::array<double, 9> symmetric(const std::array<double, 9> &m) {
+  std::array<double, 9> result;
   for (int a = 0; a < 3; ++a)
-    for (int b = 0; b < 3; ++b) symmetric[3 * a + b] = 0.5 * (sum[3 * a + b] + sum[3 * b + a]);
-  return symmetric;
-}
-
-// Mean first, then (without a cell) torque, then the offset: the order of orb-models 0.5.5.
-void add_node_forces(const Graph &graph, bool has_cell, const RawOutputs &raw, std::vector<double> &forces) {
-  const int64_t n = graph.n_atoms;
-  std::vector<double> node(raw.node_forces, raw.node_forces + 3 * n);
-  for (int a = 0; a < 3; ++a) {
-    double mean = 0.0;
-    for (int64_t i = 0; i < n; ++i) mean += node[3 * i + a];
-    mean /= static_cast<double>(n);
-    for (int64_t i = 0; i < n; ++i) node[3 * i + a] -= mean;
-  }
-  if (!has_cell) remove_torque(graph.positions, n, node.data());
-  for (int64_t i = 0; i < 3 * n; ++i) forces[i] += node[i] + raw.force_offset;
+    for (int b = 0; b < 3; ++b) result[3 * a + b] = 0.5 * (m[3 * a + b] + m[3 * b + a]);
+  return result;
 }
 
 // `volume` with the sign that the kind of model wants; 0 where there is none.
@@ -57,11 +31,96 @@ std::array<double, 6> stress_of(const std::array<double, 9> &gradient, double vo
   return stress;
 }
 
-void set_direct_stress(const Metadata &metadata, double volume, const double *head, Result &result) {
-  result.stress = stress_of(result.strain_gradient, volume);
-  if (!metadata.has_stress) return;
+}    // namespace
+
+void require_finite(const double *values, int64_t n, const char *name) {
+  for (int64_t i = 0; i < n; ++i)
+    if (!std::isfinite(values[i]))
+      throw NotFinite("evaluate: the potential gave a non-finite " + std::string(name) +
+                      "; check the structure for atoms that are far too close");
+}
+
+double determinant(const std::array<double, 9> &c) {
+  return c[0] * (c[4] * c[8] - c[5] * c[7]) - c[1] * (c[3] * c[8] - c[5] * c[6]) +
+         c[2] * (c[3] * c[7] - c[4] * c[6]);
+}
+
+// whether there is a cell decides, not the periodicity: the convention of orb-models 0.5.5
+bool has_cell(const Graph &graph) {
+  return std::any_of(graph.cell.begin(), graph.cell.end(), [](double x) { return x != 0.0; });
+}
+
+int64_t edge_row_width(const Request &request) { return request.per_atom ? kForce + kVirial : kForce; }
+
+Assembly::Assembly(const Graph &graph, const Metadata &metadata, const Request &request)
+    : graph_(graph), metadata_(metadata), request_(request) {}
+
+std::array<double, 4> Assembly::centroid_sums() const {
+  std::array<double, 4> sums{};
+  for (int64_t i = 0; i < 3 * graph_.n_own(); ++i) sums[i % 3] += graph_.positions[i];
+  sums[3] = static_cast<double>(graph_.n_own());
+  return sums;
+}
+
+void Assembly::set_centroid(const std::array<double, 4> &sums) {
+  for (int a = 0; a < 3; ++a) centroid_[a] = sums[a] / sums[3];
+}
+
+void Assembly::add_edges(const double *gradient) {
+  require_finite(gradient, 3 * graph_.n_edges, "edge gradient");
+  const int64_t width = edge_row_width(request_);
+  edge_rows_.assign(static_cast<size_t>(graph_.n_atoms * width), 0.0);
+  for (int64_t e = 0; e < graph_.n_edges; ++e) {
+    const double *g = gradient + 3 * e, *v = graph_.vectors + 3 * e;
+    double *center = &edge_rows_[graph_.centers[e] * width],
+           *neighbor = &edge_rows_[graph_.neighbors[e] * width];
+    for (int a = 0; a < 3; ++a) {
+      center[a] += g[a];
+      neighbor[a] -= g[a];
+      for (int b = 0; b < 3; ++b) sums_.strain[3 * a + b] += v[a] * g[b];
+    }
+    if (!request_.per_atom) continue;
+    for (int k = 0; k < kVirial; ++k) {    // half of it to either end
+      const double half = -0.5 * v[k / 3] * g[k % 3];
+      center[kForce + k] += half;
+      neighbor[kForce + k] += half;
+    }
+  }
+}
+
+void Assembly::add_node_forces(const double *forces) {
+  const int64_t n = graph_.n_own();
+  node_forces_.assign(forces, forces + 3 * n);
+  for (int64_t i = 0; i < 3 * n; ++i) sums_.node_force[i % 3] += forces[i];
+  // about the centroid, the mean force has no torque
+  if (!has_cell(graph_)) add_moments(graph_.positions, forces, n, centroid_, sums_);
+}
+
+void Assembly::check() const {
+  require_finite(edge_rows_.data(), graph_.n_own() * edge_row_width(request_), "force");
+  require_finite(node_forces_.data(), static_cast<int64_t>(node_forces_.size()), "force");
+}
+
+// Mean first, then (without a cell) torque, then the offset: the order of orb-models 0.5.5.
+void Assembly::add_node_part(const Totals &totals, Result &result) const {
+  const int64_t n = graph_.n_own();
+  std::vector<double> node = node_forces_;
+  for (int64_t i = 0; i < 3 * n; ++i) node[i] -= sums_.node_force[i % 3] / totals.n_atoms;
+  if (!has_cell(graph_)) add_rotation(graph_.positions, n, centroid_, compensation(sums_), node.data());
+  for (int64_t i = 0; i < 3 * n; ++i) result.forces[i] += node[i] + totals.force_offset;
+}
+
+void Assembly::set_stress(const Totals &totals, Result &result) const {
+  const double volume = determinant(graph_.cell);
+  result.strain_gradient = symmetric(sums_.strain);
+  if (metadata_.kind == "conservative") {
+    result.stress = stress_of(result.strain_gradient, std::abs(volume));
+    return;
+  }
+  result.stress = stress_of(result.strain_gradient, volume);    // signed volume, as upstream
+  if (!metadata_.has_stress) return;
   for (int k = 0; k < 6; ++k) {
-    result.stress[k] += head[k];
+    result.stress[k] += totals.head_stress[k];
     if (volume == 0.0) continue;
     const auto [a, b] = kVoigt[k];
     result.strain_gradient[3 * a + b] = result.strain_gradient[3 * b + a] =
@@ -69,103 +128,53 @@ void set_direct_stress(const Metadata &metadata, double volume, const double *he
   }
 }
 
-}    // namespace
-
-double determinant(const std::array<double, 9> &c) {
-  return c[0] * (c[4] * c[8] - c[5] * c[7]) - c[1] * (c[3] * c[8] - c[5] * c[6]) +
-         c[2] * (c[3] * c[7] - c[4] * c[6]);
+// Those of edges; what is not of edges (the stress head) is spread evenly.
+void Assembly::set_virials(const Totals &totals, Result &result) const {
+  const int64_t n = graph_.n_own(), width = edge_row_width(request_);
+  const bool flipped = metadata_.kind == "direct" && metadata_.has_stress && determinant(graph_.cell) < 0.0;
+  const double sign = flipped ? -1.0 : 1.0;
+  const std::array<double, 9> of_edges = symmetric(sums_.strain);
+  std::array<double, 9> even;
+  for (int k = 0; k < kVirial; ++k)
+    even[k] = (sign * of_edges[k] - result.strain_gradient[k]) / totals.n_atoms;
+  result.atom_virials.resize(static_cast<size_t>(kVirial * n));
+  for (int64_t i = 0; i < n; ++i)
+    for (int k = 0; k < kVirial; ++k)
+      result.atom_virials[kVirial * i + k] = sign * edge_rows_[width * i + kForce + k] + even[k];
 }
 
-void symmetric_eigen(std::array<double, 9> m, std::array<double, 3> &values, std::array<double, 9> &vectors) {
-  vectors = {1, 0, 0, 0, 1, 0, 0, 0, 1};
-  for (int sweep = 0; sweep < 30; ++sweep) {
-    const double off = m[1] * m[1] + m[2] * m[2] + m[5] * m[5];
-    if (off == 0.0) break;
-    for (const auto &[p, q] : {std::pair{0, 1}, {0, 2}, {1, 2}}) {
-      if (m[3 * p + q] == 0.0) continue;
-      const double theta = (m[3 * q + q] - m[3 * p + p]) / (2 * m[3 * p + q]);
-      const double t = std::copysign(1.0, theta) / (std::abs(theta) + std::hypot(theta, 1.0));
-      const double c = 1 / std::hypot(t, 1.0), s = t * c;
-      for (int k = 0; k < 3; ++k) {
-        const double kp = m[3 * k + p], kq = m[3 * k + q];
-        m[3 * k + p] = c * kp - s * kq;
-        m[3 * k + q] = s * kp + c * kq;
-      }
-      for (int k = 0; k < 3; ++k) {
-        const double pk = m[3 * p + k], qk = m[3 * q + k];
-        m[3 * p + k] = c * pk - s * qk;
-        m[3 * q + k] = s * pk + c * qk;
-        const double vp = vectors[3 * k + p], vq = vectors[3 * k + q];
-        vectors[3 * k + p] = c * vp - s * vq;
-        vectors[3 * k + q] = s * vp + c * vq;
-      }
-    }
-  }
-  values = {m[0], m[4], m[8]};
-}
-
-void remove_torque(const double *positions, int64_t n, double *forces) {
-  std::array<double, 3> centroid{}, torque{};
-  for (int64_t i = 0; i < 3 * n; ++i) centroid[i % 3] += positions[i] / static_cast<double>(n);
-  std::array<double, 9> m{};
-  auto relative = [&](int64_t i) {
-    return std::array<double, 3>{positions[3 * i] - centroid[0], positions[3 * i + 1] - centroid[1],
-                                 positions[3 * i + 2] - centroid[2]};
-  };
-  auto add_cross = [](const std::array<double, 3> &r, const double *p, double *out) {
-    out[0] += r[1] * p[2] - r[2] * p[1];
-    out[1] += r[2] * p[0] - r[0] * p[2];
-    out[2] += r[0] * p[1] - r[1] * p[0];
-  };
-  for (int64_t i = 0; i < n; ++i) {
-    const auto r = relative(i);
-    add_cross(r, forces + 3 * i, torque.data());
-    for (int a = 0; a < 3; ++a) {
-      for (int b = 0; b < 3; ++b) m[3 * a + b] += r[a] * r[b];
-      m[4 * a] -= r[0] * r[0] + r[1] * r[1] + r[2] * r[2];
-    }
-  }
-  std::array<double, 3> values, mu{};
-  std::array<double, 9> vectors;
-  symmetric_eigen(m, values, vectors);
-  double largest = 0.0;
-  for (double value : values) largest = std::max(largest, std::abs(value));
-  for (int k = 0; k < 3; ++k) {
-    if (std::abs(values[k]) <= kRankTolerance * largest) continue;
-    double projection = 0.0;
-    for (int a = 0; a < 3; ++a) projection -= vectors[3 * a + k] * torque[a];
-    for (int a = 0; a < 3; ++a) mu[a] += vectors[3 * a + k] * projection / values[k];
-  }
-  for (int64_t i = 0; i < n; ++i) add_cross(relative(i), mu.data(), forces + 3 * i);
-}
-
-Result assemble(const Graph &graph, const Metadata &metadata, const Request &request, const RawOutputs &raw) {
-  const int64_t n = graph.n_atoms;
-  require_finite(&raw.energy, 1, "energy");
+Result Assembly::finish(const Totals &totals, const double *confidence, const double *atom_energies) {
+  const int64_t n = graph_.n_own(), width = edge_row_width(request_);
+  require_finite(&totals.energy, 1, "energy");
   Result result;
-  result.energy = raw.energy;
-  if (request.confidence) result.confidence.assign(raw.confidence, raw.confidence + n * kConfidenceBins);
-  if (!request.forces) return result;
-  require_finite(raw.edge_gradient, 3 * graph.n_edges, "edge gradient");
-  result.forces.assign(static_cast<size_t>(3 * n), 0.0);
-  for (int64_t e = 0; e < graph.n_edges; ++e)
-    for (int a = 0; a < 3; ++a) {
-      result.forces[3 * graph.centers[e] + a] += raw.edge_gradient[3 * e + a];
-      result.forces[3 * graph.neighbors[e] + a] -= raw.edge_gradient[3 * e + a];
-    }
-  result.strain_gradient = strain_gradient(graph, raw.edge_gradient);
-  // whether there is a cell decides, not the periodicity: the convention of orb-models 0.5.5
-  const bool has_cell = std::any_of(graph.cell.begin(), graph.cell.end(), [](double x) { return x != 0.0; });
-  const double volume = determinant(graph.cell);
-  if (metadata.kind == "direct") {
-    add_node_forces(graph, has_cell, raw, result.forces);
-    set_direct_stress(metadata, volume, raw.node_stress, result);    // signed volume, as upstream
-  } else {
-    result.stress = stress_of(result.strain_gradient, std::abs(volume));
-  }
+  result.energy = totals.energy;
+  if (request_.confidence && n > 0) result.confidence.assign(confidence, confidence + n * kConfidenceBins);
+  if (request_.per_atom && n > 0) result.atom_energies.assign(atom_energies, atom_energies + n);
+  if (!request_.forces) return result;
+  result.forces.resize(static_cast<size_t>(3 * n));
+  for (int64_t i = 0; i < n; ++i)
+    for (int a = 0; a < 3; ++a) result.forces[3 * i + a] = edge_rows_[width * i + a];
+  if (metadata_.kind == "direct") add_node_part(totals, result);
+  set_stress(totals, result);
+  if (request_.per_atom) set_virials(totals, result);
   require_finite(result.forces.data(), 3 * n, "force");
   require_finite(result.stress.data(), 6, "stress");
   return result;
+}
+
+Result assemble(const Graph &graph, const Metadata &metadata, const Request &request, const RawOutputs &raw) {
+  Assembly assembly(graph, metadata, request);
+  require_finite(&raw.energy, 1, "energy");
+  if (request.forces) {
+    assembly.add_edges(raw.edge_gradient);
+    if (metadata.kind == "direct") {
+      if (!has_cell(graph)) assembly.set_centroid(assembly.centroid_sums());
+      assembly.add_node_forces(raw.node_forces);
+    }
+    assembly.check();
+  }
+  const Totals totals = {raw.energy, static_cast<double>(graph.n_atoms), raw.force_offset, raw.node_stress};
+  return assembly.finish(totals, raw.confidence, raw.atom_energies);
 }
 
 }    // namespace orb_export

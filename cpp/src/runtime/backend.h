@@ -9,8 +9,9 @@ namespace orb_export {
 // Outputs in the order of contract.h, float64 on the host; they live as long as `owner`.
 struct RawOutputs {
   double energy = 0.0;
-  const double *edge_gradient = nullptr;    // (n_edges, 3); null: not asked for
+  const double *edge_gradient = nullptr;    // (n_edges, 3)
   const double *confidence = nullptr;       // (n_atoms, kConfidenceBins)
+  const double *atom_energies = nullptr;    // (n_atoms)
   const double *node_forces = nullptr;      // (n_atoms, 3), direct only
   double force_offset = 0.0;                // direct only
   const double *node_stress = nullptr;      // (6), direct only

@@ -1,12 +1,12 @@
-// The potential as a chain of steps: energies without gradient, and evaluations that keep a limit of memory.
+// The potential as a chain of steps: many processes, energies without gradient, evaluations that keep a limit
+// of memory.
 #pragma once
 
 #include <c10/core/Device.h>
 
 #include <memory>
 
-#include "backend.h"
-#include "exchange.h"
+#include "collective.h"
 #include "plan.h"
 #include "steps.h"
 
@@ -15,8 +15,9 @@ namespace orb_export {
 class Chain {
  public:
   Chain(std::unique_ptr<Steps> steps, const Metadata &metadata, int device);
-  // Outputs as of the whole program; without forces there is no edge gradient.
-  RawOutputs run(const Graph &graph, const Plan &plan, bool forces, RowExchange &exchange);
+  // Makes the calls of calls_of(). Throws what torch throws, std::runtime_error for results that are not
+  // finite.
+  Result run(const Graph &graph, const Plan &plan, const Request &request, Collective &collective);
 
  private:
   std::unique_ptr<Steps> steps_;

@@ -16,10 +16,26 @@ std::string index(const char *name, int64_t i) {
   return text.append(name).append("[").append(std::to_string(i)).append("]`");
 }
 
-void check_arrays(const Graph &g, const Metadata &metadata) {
-  if (g.n_atoms < 1) fail("`n_atoms` is " + std::to_string(g.n_atoms) + " but must be positive");
+void check_sizes(const Graph &g, bool shared) {
+  if (g.n_atoms < (shared ? 0 : 1))
+    fail("`n_atoms` is " + std::to_string(g.n_atoms) + " but must " +
+         (shared ? "not be negative" : "be positive"));
   if (g.n_edges < 0) fail("`n_edges` is " + std::to_string(g.n_edges) + " but must not be negative");
-  if (!g.numbers) fail("`numbers` is missing");
+  if (g.n_ghosts < 0 || g.n_ghosts > g.n_atoms)
+    fail("`n_ghosts` is " + std::to_string(g.n_ghosts) + " but must be from 0 to the " +
+         std::to_string(g.n_atoms) + " of `n_atoms`");
+  if (g.n_ghost_edges < 0 || g.n_ghost_edges > g.n_edges)
+    fail("`n_ghost_edges` is " + std::to_string(g.n_ghost_edges) + " but must be from 0 to the " +
+         std::to_string(g.n_edges) + " of `n_edges`");
+  if (!shared && (g.n_ghosts > 0 || g.redundant))
+    fail("`n_ghosts` is " + std::to_string(g.n_ghosts) + " and `redundant` is " +
+         (g.redundant ? "true" : "false") + ", but without an exchange there are no ghosts");
+  if (g.n_ghost_edges > 0 && !g.redundant)
+    fail("`n_ghost_edges` is " + std::to_string(g.n_ghost_edges) + " but must be 0 unless `redundant`");
+}
+
+void check_arrays(const Graph &g, const Metadata &metadata) {
+  if (g.n_atoms > 0 && !g.numbers) fail("`numbers` is missing");
   if (g.n_edges > 0 && (!g.centers || !g.neighbors || !g.vectors))
     fail("`centers`, `neighbors` or `vectors` is missing");
   bool has_cell = false;
@@ -28,9 +44,9 @@ void check_arrays(const Graph &g, const Metadata &metadata) {
     has_cell = has_cell || entry != 0.0;
   }
   if (metadata.kind == "direct" && !has_cell) {
-    if (!g.positions)
+    if (g.n_own() > 0 && !g.positions)
       fail("`positions` is missing, but a direct model without a cell needs it to remove the torque");
-    for (int64_t i = 0; i < 3 * g.n_atoms; ++i)
+    for (int64_t i = 0; i < 3 * g.n_own(); ++i)
       if (!std::isfinite(g.positions[i])) fail(index("positions", i / 3) + " is not finite");
   }
   if (metadata.has_charge_spin) {
@@ -52,6 +68,16 @@ void check_numbers(const Graph &g, const Metadata &metadata) {
   }
 }
 
+// Edges have own centers, but ghost edges a ghost as center and an own neighbor.
+void check_owners(const Graph &g, int64_t e) {
+  const bool ghost_edge = e >= g.n_edges - g.n_ghost_edges;
+  if ((g.centers[e] >= g.n_own()) != ghost_edge)
+    fail(index("centers", e) + " is " + std::to_string(g.centers[e]) + ", " +
+         (ghost_edge ? "an own atom, in a ghost edge" : "a ghost, in an edge of own atoms"));
+  if (ghost_edge && g.neighbors[e] >= g.n_own())
+    fail(index("neighbors", e) + " is " + std::to_string(g.neighbors[e]) + ", a ghost, in a ghost edge");
+}
+
 void check_edges(const Graph &g, const Metadata &metadata) {
   const double limit = (metadata.cutoff + kCutoffSlack) * (metadata.cutoff + kCutoffSlack);
   int64_t in_row = 0;
@@ -63,6 +89,7 @@ void check_edges(const Graph &g, const Metadata &metadata) {
     if (neighbor < 0 || neighbor >= g.n_atoms)
       fail(index("neighbors", e) + " is " + std::to_string(neighbor) + ", no index of " +
            std::to_string(g.n_atoms) + " atoms");
+    check_owners(g, e);
     if (e > 0 && center < g.centers[e - 1])
       fail(index("centers", e) + " is smaller than the one before: `centers` must ascend");
     in_row = e > 0 && center == g.centers[e - 1] ? in_row + 1 : 1;
@@ -83,7 +110,8 @@ void check_edges(const Graph &g, const Metadata &metadata) {
 
 }    // namespace
 
-void check_graph(const Graph &graph, const Metadata &metadata) {
+void check_graph(const Graph &graph, const Metadata &metadata, bool shared) {
+  check_sizes(graph, shared);
   check_arrays(graph, metadata);
   check_numbers(graph, metadata);
   check_edges(graph, metadata);

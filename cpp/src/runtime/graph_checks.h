@@ -6,7 +6,7 @@
 
 namespace orb_export {
 
-// Throws std::invalid_argument naming the argument and the offending value.
-void check_graph(const Graph &graph, const Metadata &metadata);
+// Throws std::invalid_argument naming the argument and the offending value. `shared`: with an exchange.
+void check_graph(const Graph &graph, const Metadata &metadata, bool shared);
 
 }    // namespace orb_export

@@ -47,8 +47,6 @@ class Record {
     fail("has `" + name + "` " + has + " but this runtime needs " + needs);
   }
 
-  bool has(const std::string &name) const { return json_.find(name) != nullptr; }
-
   double number(const std::string &name) const {
     const double *value = member(name).number();
     if (!value || !std::isfinite(*value)) fail("has a metadata record whose `" + name + "` is no number");
@@ -177,9 +175,7 @@ std::vector<int> read_elements(const Record &record) {
   return elements;
 }
 
-// Artefacts older than the chain have no such list, only the whole program.
 std::vector<std::string> read_programs(const Record &record, const std::string &kind) {
-  if (!record.has("programs")) return {kWholeProgram};
   std::vector<std::string> programs;
   for (const Json &program : record.array("programs"))
     programs.push_back(program.string() ? *program.string() : "?");

@@ -12,22 +12,31 @@ namespace {
 constexpr int64_t kLargestChunk = 4096, kSmallestChunk = 256;
 constexpr int64_t kReadout = 1000;    // bytes of each atom for the confidence and forces, float64
 
-// `count` kept layers of `layers`, the last one and others at even distances below it.
-std::vector<bool> evenly_kept(int64_t layers, int64_t count) {
-  std::vector<bool> kept(static_cast<size_t>(layers), false);
-  for (int64_t i = 0; i < count; ++i) kept[static_cast<size_t>(layers - 1 - i * layers / count)] = true;
+// `count` layers of `layers` with edge features, the last one and others at even distances below it.
+std::vector<Keep> evenly_kept(int64_t layers, int64_t count) {
+  std::vector<Keep> kept(static_cast<size_t>(layers), Keep::nothing);
+  for (int64_t i = 0; i < count; ++i)
+    kept[static_cast<size_t>(layers - 1 - i * layers / count)] = Keep::edges;
   return kept;
 }
 
 // Fastest first.
 std::vector<Plan> plans(const Problem &problem) {
-  std::vector<Plan> found;
+  std::vector<std::vector<Keep>> choices;
+  for (int64_t first = 0; problem.gradient && first < problem.layers; ++first) {
+    choices.emplace_back(static_cast<size_t>(problem.layers), Keep::activations);
+    std::fill_n(choices.back().begin(), first, Keep::edges);
+  }
   // a forward pass alone needs one array: of the last layer, as the others run through it
   for (int64_t count = problem.gradient ? problem.layers : 1; count >= 0; --count)
-    for (int64_t chunk = kLargestChunk; chunk >= kSmallestChunk; chunk /= 2)
-      found.push_back({chunk, evenly_kept(problem.layers, count)});
+    choices.push_back(evenly_kept(problem.layers, count));
+  std::vector<Plan> found;
+  for (const auto &kept : choices)
+    for (int64_t chunk = kLargestChunk; chunk >= kSmallestChunk; chunk /= 2) found.push_back({chunk, kept});
   return found;
 }
+
+int64_t count(const Plan &plan, Keep keep) { return std::count(plan.kept.begin(), plan.kept.end(), keep); }
 
 }    // namespace
 
@@ -42,43 +51,57 @@ Problem problem_of(const Metadata &metadata, int64_t n_atoms, int64_t n_edges, b
           forces && metadata.kind == "conservative"};
 }
 
-bool Plan::has_stream() const { return std::find(kept.begin(), kept.end(), true) != kept.end(); }
+bool Plan::has_stream() const { return count(*this, Keep::nothing) < static_cast<int64_t>(kept.size()); }
 
-bool Plan::recomputes() const { return std::find(kept.begin(), kept.end(), false) != kept.end(); }
+bool Plan::recomputes() const { return count(*this, Keep::nothing) > 0; }
 
-void check_plan(const Plan &plan, const Metadata &metadata) {
+Plan make_plan(int64_t chunk, const std::vector<int> &kept, const Metadata &metadata) {
   if (!metadata.has_steps())
     throw std::invalid_argument("evaluate: model `" + metadata.model + "` was exported without steps");
-  if (plan.chunk < 1)
-    throw std::invalid_argument("evaluate: `chunk` is " + std::to_string(plan.chunk) +
-                                " but must be positive");
-  if (static_cast<int64_t>(plan.kept.size()) != metadata.layers)
-    throw std::invalid_argument("evaluate: `kept` has " + std::to_string(plan.kept.size()) +
+  if (chunk < 1)
+    throw std::invalid_argument("evaluate: `chunk` is " + std::to_string(chunk) + " but must be positive");
+  if (static_cast<int64_t>(kept.size()) != metadata.layers)
+    throw std::invalid_argument("evaluate: `kept` has " + std::to_string(kept.size()) +
                                 " entries but the model has " + std::to_string(metadata.layers) + " layers");
-  if (plan.has_stream() && !plan.kept.back())
+  Plan plan = {chunk, {}};
+  for (int keep : kept) {
+    if (keep < 0 || keep > 2)
+      throw std::invalid_argument("evaluate: `kept` has " + std::to_string(keep) + " but must be 0, 1 or 2");
+    plan.kept.push_back(static_cast<Keep>(keep));
+  }
+  if (plan.has_stream() && plan.kept.back() == Keep::nothing)
     throw std::invalid_argument("evaluate: `kept` must include the last layer or none");
+  return plan;
 }
 
-// Counted from the tensors that are alive at once in chain.cpp, plus what Inductor allocates inside the
+// Counted from the tensors that are alive at once in walk.cpp, plus what Inductor allocates inside the
 // programs; `Result::memory` is what they are checked against. c and h stand for rows of channels and of
 // hidden width.
 int64_t predicted_bytes(const Problem &p, const Plan &plan) {
   const int64_t c = p.channels, h = p.hidden, layers = p.layers;
-  const int64_t arrays = std::count(plan.kept.begin(), plan.kept.end(), true);
-  const bool all_projections = arrays == 0 || (p.gradient && plan.recomputes());
+  const bool streams = plan.has_stream();
+  const bool all_projections = !streams || (p.gradient && plan.recomputes());
+  const int64_t whole = p.gradient ? count(plan, Keep::activations) : 0;
   // of each atom: projections; node stream and sums of one layer, or of all, and gradients of these
   int64_t atom = (all_projections ? layers : 1) * 2 * h + 5 * c;
-  if (p.gradient) atom += 3 * layers * c + 2 * h + (arrays == 0 ? 2 * layers * c : 0);
-  const int64_t update = 2 * h + 4 * c;    // inside the program of the update, while no edges are there
+  if (p.gradient) {
+    atom += whole * (2 * h + c) + (layers - whole) * 3 * c + 2 * h;
+    if (!streams) atom += 2 * layers * c;
+  }
+  const int64_t update = 4 * h + 5 * c;    // inside the program of the update, while no edges are there
   // of each edge of a chunk, inside the programs of the message and of the encoder with its 128 features
-  int64_t row = p.gradient ? 3 * h + std::max(4 * c, 256 + 2 * c) : h + c + std::max(h, int64_t{144});
-  if (arrays == 0) row += p.gradient ? layers * c : c;
-  // of each edge: stored streams, envelope and its gradient, and in float64 the gradient and the repulsion's
-  const int64_t edge = (arrays * c + 2) * p.bytes + 48;
+  int64_t row = h + c + std::max(h, int64_t{144});
+  if (p.gradient) row = (whole == layers ? 4 : 5) * h + std::max(4 * c, 256 + 2 * c);
+  if (!streams) row += p.gradient ? layers * (2 * h + 2 * c) : c;
+  // of each edge: what is stored, envelope and its gradient, and in float64 repulsion and gradients
+  const int64_t encoder = p.gradient && plan.kept[0] == Keep::activations ? 2 * h + c : 0;
+  const int64_t stored =
+      p.gradient ? whole * (2 * h + c + 2) + encoder + count(plan, Keep::edges) * c : (streams ? c : 0);
+  const int64_t edge = (stored + 2) * p.bytes + 64;
   const int64_t chunk = std::min(plan.chunk, p.n_edges);
   const int64_t inside = std::max(chunk * row, p.n_atoms * update) * p.bytes;
   const int64_t total = p.n_atoms * (atom * p.bytes + kReadout) + p.n_edges * edge + inside;
-  return p.fused ? total : total + total / (p.gradient ? 2 : 4);
+  return p.fused ? total : total + inside * 2 / 3;
 }
 
 int64_t predicted_bytes_of_whole(const Problem &p) {

@@ -20,19 +20,25 @@ struct Problem {
 
 Problem problem_of(const Metadata &metadata, int64_t n_atoms, int64_t n_edges, bool forces);
 
-// The stream of edge features has a value e^l before each layer l. The forward pass runs through them in one
-// array (E, C); the backward pass needs them again, last layer first, and is itself a stream of that size,
-// which takes the place of the last e^l. What is not kept is computed again, chunk by chunk, from the nearest
-// kept layer below, or from the vectors.
-struct Plan {
-  int64_t chunk = 0;          // edges that a step handles at once
-  std::vector<bool> kept;     // by layer; all false: there is no array at all
-  bool has_stream() const;    // whether any e^l is stored
-  bool recomputes() const;    // whether some e^l is not
+// What the forward pass stores of the edges of a layer for the backward pass.
+enum class Keep : int {
+  nothing,       // computed again, chunk by chunk, from the nearest layer below with `edges`, or from the
+                 // vectors
+  edges,         // the edge features e before the layer
+  activations    // all that its backward step needs, so that nothing is computed twice
 };
 
-// Throws std::invalid_argument for a plan that a walk cannot follow.
-void check_plan(const Plan &plan, const Metadata &metadata);
+// The forward pass runs through the edge features in one array (E, C), and the backward pass through their
+// gradient in another, which takes the place of what is used up.
+struct Plan {
+  int64_t chunk = 0;          // edges that a step handles at once
+  std::vector<Keep> kept;     // by layer; without `edges` or `activations` anywhere there is no array at all
+  bool has_stream() const;    // whether there is
+  bool recomputes() const;    // whether some layer keeps nothing
+};
+
+// As in Potential::evaluate_in_chunks. Throws std::invalid_argument for a plan that a walk cannot follow.
+Plan make_plan(int64_t chunk, const std::vector<int> &kept, const Metadata &metadata);
 
 // Bytes beyond the weights and the host's own arrays at the worst moment of a walk.
 int64_t predicted_bytes(const Problem &problem, const Plan &plan);

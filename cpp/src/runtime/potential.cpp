@@ -41,48 +41,67 @@ class CompiledPotential : public Potential {
   }
 
   Result evaluate(const Graph &graph, const Request &request, Exchange *exchange) override {
-    refuse_what_is_missing(request, exchange);
-    check_graph(graph, metadata_);
-    const Problem problem = problem_of(metadata_, graph.n_atoms, graph.n_edges, request.forces);
-    if (uses_whole(problem, request)) return attempt(graph, request, [&] { return backend_->run(graph); });
-    return walk(graph, request, choose_plan(problem, memory_limit_));
+    if (exchange)
+      return together(graph, request, *exchange,
+                      [&] { return choose_plan(problem(graph, request), memory_limit_); });
+    check_graph(graph, metadata_, false);
+    if (uses_whole(problem(graph, request), request))
+      return attempt(graph, [&] { return assemble(graph, metadata_, request, backend_->run(graph)); });
+    Collective alone;
+    return walk(graph, request, choose_plan(problem(graph, request), memory_limit_), alone);
   }
 
   Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
-                            const std::vector<bool> &kept, Exchange *exchange) override {
-    refuse_what_is_missing(request, exchange);
-    check_graph(graph, metadata_);
-    const Plan plan = {chunk, kept};
-    check_plan(plan, metadata_);
-    return walk(graph, request, plan);
+                            const std::vector<int> &kept, Exchange *exchange) override {
+    const Plan plan = make_plan(chunk, kept, metadata_);
+    if (exchange) return together(graph, request, *exchange, [&] { return plan; });
+    check_graph(graph, metadata_, false);
+    Collective alone;
+    return walk(graph, request, plan, alone);
   }
 
  private:
-  static void refuse_what_is_missing(const Request &request, const Exchange *exchange) {
-    if (exchange) throw std::invalid_argument("evaluate: `exchange` is given, which is not implemented yet");
-    if (request.per_atom)
-      throw std::invalid_argument("evaluate: `per_atom` is asked for, which is not implemented yet");
+  Problem problem(const Graph &graph, const Request &request) const {
+    return problem_of(metadata_, graph.n_atoms, graph.n_edges, request.forces);
   }
 
-  Result walk(const Graph &graph, const Request &request, const Plan &plan) {
-    NoExchange alone;
-    return attempt(graph, request,
-                   [&, &steps = chain()] { return steps.run(graph, plan, request.forces, alone); });
+  // One of several processes. What is wrong with all of them alike is said before any of them communicates.
+  template <class MakePlan>
+  Result together(const Graph &graph, const Request &request, Exchange &exchange, const MakePlan &make_plan) {
+    if (!metadata_.has_steps())
+      throw std::invalid_argument("evaluate: several processes need the steps of the potential, which `" +
+                                  path_ + "` does not have: export it again, without --no-steps");
+    Collective collective(exchange, calls_of(graph, metadata_, request), graph.n_atoms);
+    try {
+      if (graph.failure) throw std::runtime_error(graph.failure);
+      check_graph(graph, metadata_, true);
+      return walk(graph, request, make_plan(), collective);
+    } catch (...) {
+      collective.give_up();
+      throw;
+    }
+  }
+
+  Result walk(const Graph &graph, const Request &request, const Plan &plan, Collective &collective) {
+    return attempt(graph, [&, &steps = chain()] { return steps.run(graph, plan, request, collective); });
   }
 
   template <class Function>
-  Result attempt(const Graph &graph, const Request &request, const Function &run) const {
-    RawOutputs raw;
+  Result attempt(const Graph &graph, const Function &run) const {
+    Result result;
     PeakMemory peak;
     try {
       const WithoutPythonLock unlocked;
-      raw = run();
+      result = run();
+    } catch (const AnotherProcessFailed &) {
+      throw;
+    } catch (const NotFinite &) {
+      throw;
     } catch (const std::exception &error) {
       throw std::runtime_error("evaluate: model `" + metadata_.model + "` failed on " +
                                std::to_string(graph.n_atoms) + " atoms and " + std::to_string(graph.n_edges) +
                                " edges: " + short_message(error));
     }
-    Result result = assemble(graph, metadata_, request, raw);
     result.memory = peak.bytes();
     return result;
   }

@@ -48,17 +48,17 @@ RawOutputs to_outputs(const std::vector<at::Tensor> &tensors, const Graph &graph
     throw std::runtime_error("evaluate: the potential returned " + std::to_string(tensors.size()) +
                              " tensors where the contract has " + std::to_string(expected));
   auto host = std::make_shared<std::vector<at::Tensor>>();
-  for (const auto &tensor : tensors)
-    host->push_back(tensor.defined() ? tensor.detach().to(at::kCPU).contiguous() : tensor);
+  for (const auto &tensor : tensors) host->push_back(tensor.detach().to(at::kCPU).contiguous());
   const auto &t = *host;
   RawOutputs out;
   out.energy = *checked(t[0], {}, kDirectOutputs[0]);
-  if (t[1].defined()) out.edge_gradient = checked(t[1], {graph.n_edges, 3}, kDirectOutputs[1]);
+  out.edge_gradient = checked(t[1], {graph.n_edges, 3}, kDirectOutputs[1]);
   out.confidence = checked(t[2], {graph.n_atoms, kConfidenceBins}, kDirectOutputs[2]);
+  out.atom_energies = checked(t[3], {graph.n_atoms}, kDirectOutputs[3]);
   if (direct) {
-    out.node_forces = checked(t[3], {graph.n_atoms, 3}, kDirectOutputs[3]);
-    out.force_offset = *checked(t[4], {}, kDirectOutputs[4]);
-    out.node_stress = checked(t[5], {6}, kDirectOutputs[5]);
+    out.node_forces = checked(t[4], {graph.n_atoms, 3}, kDirectOutputs[4]);
+    out.force_offset = *checked(t[5], {}, kDirectOutputs[5]);
+    out.node_stress = checked(t[6], {6}, kDirectOutputs[6]);
   }
   out.owner = host;
   return out;

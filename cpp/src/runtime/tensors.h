@@ -17,8 +17,7 @@ c10::Device torch_device(int device);
 // The inputs of the contract, in order. On the CPU they are views of the host's arrays.
 std::vector<at::Tensor> to_tensors(const Graph &graph, c10::Device device);
 
-// Checks count, shapes and dtypes of what the potential returned; an undefined edge gradient is left out.
-// Throws std::runtime_error.
+// Checks count, shapes and dtypes of what the potential returned. Throws std::runtime_error.
 RawOutputs to_outputs(const std::vector<at::Tensor> &tensors, const Graph &graph, const Metadata &metadata);
 
 // First line of a torch message, without the C++ stack that torch appends.

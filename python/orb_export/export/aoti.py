@@ -109,7 +109,8 @@ def trace(model: OrbV3) -> ExportedProgram:
 def trace_step(model: OrbV3, step: str) -> ExportedProgram:
     """A step of the chain, with the weights of its piece as inputs after its own."""
     function, weights = steps.pure_function(model, step)
-    sizes = {"atoms": {0: _ATOMS}, "edges": {0: _EDGES}}
+    dims = {name: Dim(name.replace(" ", "_"), min=0, max=1 << 40) for name in steps.DYNAMIC}
+    sizes = {name: {0: dim} for name, dim in dims.items()}
     own: list[dict[int, Any]] = [
         sizes.get(str(given.shape[0]), {}) if given.shape else {} for given in steps.INPUTS[step]
     ]

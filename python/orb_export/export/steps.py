@@ -25,23 +25,35 @@ class Input(NamedTuple):
 
 
 _X, _E = Input(None, ("atoms", "channels")), Input(None, ("edges", "channels"))
+_HALO_X = Input(None, ("neighbor rows", "channels"))
+_SENT = Input(None, ("center rows", "channels"))
 _ENVELOPE, _VECTORS = Input(None, ("edges", 1)), Input(torch.float64, ("edges", 3))
 _NUMBERS, _ENDS = Input(torch.int64, ("atoms",)), Input(torch.int64, ("edges",))
-_PROJECTED = Input(None, ("atoms", "hidden"))
+_AS_CENTER, _AS_NEIGHBOR = Input(None, ("center rows", "hidden")), Input(None, ("neighbor rows", "hidden"))
 _SCALAR, _LATENT = Input(torch.float64, ()), Input(torch.float64, ("channels",))
-_MESSAGE = (_E, _ENVELOPE, _PROJECTED, _PROJECTED, _ENDS, _ENDS)
+_MESSAGE = (_E, _ENVELOPE, _AS_CENTER, _AS_NEIGHBOR, _ENDS, _ENDS)
+_EDGE_SLOPE, _ATOM_SLOPE = Input(None, ("edges", "hidden")), Input(None, ("atoms", "hidden"))
+_KEPT_OF_EDGES = (_EDGE_SLOPE, _EDGE_SLOPE, _E)
+_GATES = Input(None, ("edges", 2))
 
 # in the order of the methods' parameters
 INPUTS: dict[str, tuple[Input, ...]] = {
     "nodes.encode": (_NUMBERS, _SCALAR, _SCALAR),
-    "edges.encode": (_NUMBERS, _ENDS, _ENDS, _VECTORS),
+    "edges.repulsion": (_NUMBERS, _ENDS, _ENDS, _VECTORS),
+    "edges.encode": (_VECTORS,),
     "layer.message": _MESSAGE,
     "layer.update": (_X, _X, _X),
-    "readout.evaluate": (_X, _LATENT, _SCALAR, _SCALAR, _SCALAR),
-    "layer.update_vjp": (_X, _X, _X, _X),
-    "layer.message_vjp": (*_MESSAGE, _E, _X, _X),
-    "edges.encode_vjp": (_VECTORS, _E, _ENVELOPE),
+    "readout.atoms": (_X,),
+    "readout.total": (_LATENT, _SCALAR, _SCALAR, _SCALAR),
+    "edges.encode_keep": (_VECTORS,),
+    "layer.message_keep": _MESSAGE,
+    "layer.update_vjp": (_ATOM_SLOPE, _ATOM_SLOPE, _X, _X),
+    "layer.message_vjp": (_ENVELOPE, _ENDS, _ENDS, *_KEPT_OF_EDGES, _GATES, _E, _HALO_X, _SENT),
+    "edges.encode_vjp": (_VECTORS, *_KEPT_OF_EDGES, _E, _ENVELOPE),
 }
+# Sizes that differ between calls. One process of several has rows for atoms that are centers, and more for
+# those that are neighbors, so the two must not be taken for one size.
+DYNAMIC = {"atoms": 7, "center rows": 9, "neighbor rows": 11, "edges": 40}
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -49,16 +61,16 @@ def names(kind: str) -> tuple[str, ...]:
     return STEPS if kind == "direct" else STEPS + GRADIENT_STEPS
 
 
-def example(model: OrbV3, step: str, atoms: int = 7, edges: int = 40) -> tuple[Tensor, ...]:
+def example(model: OrbV3, step: str) -> tuple[Tensor, ...]:
     """Random inputs of a step to trace with."""
     config = model.config
-    sizes = {"atoms": atoms, "edges": edges, "channels": config.channels, "hidden": config.hidden}
+    sizes = {**DYNAMIC, "channels": config.channels, "hidden": config.hidden}
     generator = torch.Generator().manual_seed(0)
 
     def tensor(which: Input) -> Tensor:
         shape = [sizes[size] if isinstance(size, str) else size for size in which.shape]
         if which.dtype == torch.int64:  # atomic numbers, or indices of atoms
-            return torch.randint(1, atoms, shape, generator=generator)
+            return torch.randint(1, DYNAMIC["atoms"], shape, generator=generator)
         return 1.0 + torch.rand(shape, generator=generator, dtype=torch.float64).to(
             which.dtype or model.dtype
         )

@@ -77,13 +77,13 @@ class ConservativeScript(_Script):
         vectors: Tensor,
         charge: Tensor,
         spin: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """INPUTS of the contract -> its OUTPUTS."""
         vectors = vectors.detach().requires_grad_()
-        energy, confidence = self.core(numbers, centers, neighbors, vectors, charge, spin)
+        energy, confidence, energies = self.core(numbers, centers, neighbors, vectors, charge, spin)
         gradient = torch.autograd.grad([energy], [vectors])[0]
         assert gradient is not None
-        return energy.detach(), gradient, confidence.detach()
+        return energy.detach(), gradient, confidence.detach(), energies.detach()
 
     def forward(self, positions: Tensor, boxvectors: Tensor | None = None) -> Tensor:
         """(N, 3) nm, (3, 3) nm -> energy () kJ/mol, differentiable with respect to the positions."""
@@ -106,10 +106,10 @@ class DirectScript(_Script):
         vectors: Tensor,
         charge: Tensor,
         spin: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """INPUTS of the contract -> its OUTPUTS."""
         vectors = vectors.detach().requires_grad_()
-        energy, confidence, node_forces, offset, stress = self.core(
+        energy, confidence, energies, node_forces, offset, stress = self.core(
             numbers, centers, neighbors, vectors, charge, spin
         )
         gradient = torch.autograd.grad([energy], [vectors])[0]
@@ -118,6 +118,7 @@ class DirectScript(_Script):
             energy.detach(),
             gradient,
             confidence.detach(),
+            energies.detach(),
             node_forces.detach(),
             offset.detach(),
             stress.detach(),
@@ -127,7 +128,7 @@ class DirectScript(_Script):
         """(N, 3) nm, (3, 3) nm -> energy () kJ/mol and forces (N, 3) kJ/mol/nm, not differentiable."""
         x = self.in_angstrom(positions).detach()
         centers, neighbors, vectors = self.edges(x, boxvectors)
-        energy, gradient, _, node_forces, offset, _ = self.evaluate(
+        energy, gradient, _, _, node_forces, offset, _ = self.evaluate(
             self.numbers, centers, neighbors, vectors, self.charge, self.spin
         )
         one_graph = torch.zeros_like(self.numbers)

@@ -13,6 +13,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return functional.linear(x, weight.to(x.dtype), bias.to(x.dtype))
 
 
+def silu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """SiLU and its derivative, from one sigmoid."""
+    sigmoid = torch.sigmoid(x)
+    y = x * sigmoid
+    return y, sigmoid + y * (1.0 - sigmoid)
+
+
 class MLP(nn.Module):
     """Two hidden layers with SiLU, nothing after the last: the perceptron of encoders and interactions."""
 
@@ -32,6 +39,17 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(R, D) -> (R, C)."""
         return self.finish(self.first(x))
+
+    def finish_keep(self, before_first_activation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `finish`, and the slopes of both activations (R, H), all that `finish_vjp` needs."""
+        hidden, first_slope = silu_with_slope(before_first_activation)  # (R, H)
+        hidden, second_slope = silu_with_slope(self.second(hidden))
+        return self.third(hidden), first_slope, second_slope
+
+    def finish_vjp(self, first_slope: Tensor, second_slope: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient with respect to the result of `finish` (R, C) -> to its input (R, H)."""
+        gradient = torch.mm(gradient, self.third.weight) * second_slope
+        return torch.mm(gradient, self.second.weight) * first_slope
 
 
 class HeadMLP(nn.Module):
@@ -61,10 +79,20 @@ class RMSNorm(nn.Module):
         self.eps32: float = torch.finfo(torch.float32).eps
         self.eps64: float = torch.finfo(torch.float64).eps
 
+    def scale(self, x: Tensor) -> Tensor:
+        """(R, C) -> (R, 1)."""
+        eps = self.eps64 if x.dtype == torch.float64 else self.eps32
+        return torch.rsqrt((x * x).mean(-1, keepdim=True) + eps)
+
     def forward(self, x: Tensor) -> Tensor:
         """(R, C) -> (R, C)."""
-        eps = self.eps64 if x.dtype == torch.float64 else self.eps32
-        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + eps) * self.weight
+        return x * self.scale(x) * self.weight
+
+    def vjp(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient with respect to the result for the input x (R, C) -> to x (R, C)."""
+        scale = self.scale(x)
+        unit, gradient = x * scale, gradient * self.weight
+        return scale * (gradient - unit * (gradient * unit).mean(-1, keepdim=True))
 
 
 class Block(nn.Module):
@@ -79,3 +107,13 @@ class Block(nn.Module):
         """(R, D) -> (R, C)."""
         result: Tensor = self.norm(self.mlp(x))
         return result
+
+    def keep(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `forward`, and all that `vjp` needs: two slopes (R, H) and what is normalized (R, C)."""
+        raw, first_slope, second_slope = self.mlp.finish_keep(self.mlp.first(x))
+        return self.norm(raw), first_slope, second_slope, raw
+
+    def vjp(self, first_slope: Tensor, second_slope: Tensor, raw: Tensor, gradient: Tensor) -> Tensor:
+        """Gradient with respect to the result (R, C) -> with respect to `x` (R, D)."""
+        gradient = self.mlp.finish_vjp(first_slope, second_slope, self.norm.vjp(raw, gradient))
+        return torch.mm(gradient, self.mlp.first.weight)

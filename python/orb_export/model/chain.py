@@ -4,10 +4,13 @@
 
 Between the steps the host does what is linear: it adds a row to the node stream (`shifts`), multiplies it by
 the two projections of each layer, and sums messages over edges and atoms. So it may walk over the edges in
-chunks and exchange rows of atoms with other processes. `<step>_vjp` takes the inputs of a step and the
-gradients of the energy with respect to its outputs, evaluates the step again, and returns the gradients with
-respect to the inputs. cpp/src/runtime/chain.cpp is the walk. The modules can be scripted; they share the
-weights of a model.
+chunks and exchange rows of atoms with other processes. A `<step>_vjp` goes back through a step: from the
+gradients of the energy with respect to the outputs and from what the step kept to those with respect to its
+inputs, without repeating a matrix product. Steps on edges keep that only as `<step>_keep`: it is much.
+cpp/src/runtime/walk.cpp is the walk. The modules can be scripted; they share the weights of a model.
+
+Kept of a perceptron with normalization on R rows: the slopes of its two activations (R, H) each, and its
+result before the normalization (R, C).
 
 Shapes: N atoms, E edges (of a chunk), C channels, H hidden width, L layers. g_ is the gradient of the energy.
 """
@@ -65,22 +68,43 @@ class Edges(nn.Module):
         self.zbl = model.repulsion
 
     @torch.jit.export
-    def encode(
+    def repulsion(
         self, numbers: Tensor, centers: Tensor, neighbors: Tensor, vectors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-> e (E, C), envelope (E, 1), sum () of the repulsion and its gradient (E, 3), these float64."""
-        e, envelope = self.encoder(vectors)
-        varied = vectors.detach().requires_grad_()
-        repulsion = self.zbl(numbers, centers, neighbors, varied).sum()
-        gradient = _vjp([repulsion], [varied], [torch.ones_like(repulsion)])[0]
-        return e, envelope, repulsion.detach(), gradient
+    ) -> tuple[Tensor, Tensor]:
+        """-> repulsion of each edge (E,) and the gradient of their sum (E, 3), float64."""
+        vectors = vectors.detach().requires_grad_()
+        energies = self.zbl(numbers, centers, neighbors, vectors)
+        gradient = _vjp([energies], [vectors], [torch.ones_like(energies)])[0]
+        return energies.detach(), gradient
 
     @torch.jit.export
-    def encode_vjp(self, vectors: Tensor, g_e: Tensor, g_envelope: Tensor) -> Tensor:
-        """-> g_vectors (E, 3) float64, without the repulsion's."""
-        vectors = vectors.detach().requires_grad_()
+    def encode(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """(E, 3) -> e (E, C), envelope (E, 1)."""
         e, envelope = self.encoder(vectors)
-        return _vjp([e, envelope], [vectors], [g_e, g_envelope])[0]
+        return e, envelope
+
+    @torch.jit.export
+    def encode_keep(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """As `encode`, and what its perceptron keeps (E, H), (E, H), (E, C)."""
+        features, envelope = self.encoder.features(vectors)
+        e, first_slope, second_slope, raw = self.encoder.block.keep(features)
+        return e, envelope, first_slope, second_slope, raw
+
+    @torch.jit.export
+    def encode_vjp(
+        self,
+        vectors: Tensor,
+        first_slope: Tensor,
+        second_slope: Tensor,
+        raw: Tensor,
+        g_e: Tensor,
+        g_envelope: Tensor,
+    ) -> Tensor:
+        """-> g_vectors (E, 3) float64, without the repulsion's."""
+        g_features = self.encoder.block.vjp(first_slope, second_slope, raw, g_e)
+        vectors = vectors.detach().requires_grad_()
+        features, envelope = self.encoder.features(vectors)
+        return _vjp([features, envelope], [vectors], [g_features, g_envelope])[0]
 
 
 class Layer(nn.Module):
@@ -109,18 +133,15 @@ class Layer(nn.Module):
         neighbors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """-> e of the next layer, and what is summed into `received` of neighbors and `sent` of centers (E,
-        C).
+        C). `as_center` needs rows for all centers only, `as_neighbor` for all neighbors.
         """
         from_nodes = as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors)  # (E, H)
-        return self._message(e, envelope, from_nodes)
-
-    def _message(self, e: Tensor, envelope: Tensor, from_nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         message = self.interaction.edge_block.finish(e, from_nodes)  # (E, C)
         to_neighbors, to_centers = self.interaction.gated(e, envelope, message)
         return e + message, to_neighbors, to_centers
 
     @torch.jit.export
-    def message_vjp(
+    def message_keep(
         self,
         e: Tensor,
         envelope: Tensor,
@@ -128,34 +149,65 @@ class Layer(nn.Module):
         as_neighbor: Tensor,
         centers: Tensor,
         neighbors: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """As `message`; what its perceptron keeps (E, H), (E, H), (E, C); and its gates (E, 2)."""
+        from_nodes = as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors)  # (E, H)
+        message, first_slope, second_slope, raw = self.interaction.edge_block.finish_keep(e, from_nodes)
+        gates = self.interaction.gates(e)  # (E, 2)
+        opened = gates * envelope
+        to_neighbors, to_centers = opened[:, :1] * message, opened[:, 1:] * message
+        return e + message, to_neighbors, to_centers, first_slope, second_slope, raw, gates
+
+    @torch.jit.export
+    def message_vjp(
+        self,
+        envelope: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        first_slope: Tensor,
+        second_slope: Tensor,
+        raw: Tensor,
+        gates: Tensor,
         g_next_e: Tensor,
         g_received: Tensor,
         g_sent: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """-> g_e (E, C), g_envelope (E, 1), and g_from_nodes (E, H), to be summed onto centers and neighbors.
 
-        g_next_e is (E, C); g_received and g_sent are (N, C).
+        g_next_e is (E, C); g_received has rows for all neighbors, g_sent for all centers.
         """
-        from_nodes = as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors)  # (E, H)
-        inputs = [tensor.detach().requires_grad_() for tensor in (e, envelope, from_nodes)]
-        next_e, to_neighbors, to_centers = self._message(inputs[0], inputs[1], inputs[2])
-        gradients = [g_next_e, g_received.index_select(0, neighbors), g_sent.index_select(0, centers)]
-        found = _vjp([next_e, to_neighbors, to_centers], inputs, gradients)
-        return found[0], found[1], found[2]
+        message = self.interaction.edge_block.norm(raw)  # (E, C)
+        g_to_neighbors, g_to_centers = g_received.index_select(0, neighbors), g_sent.index_select(0, centers)
+        g_opened = torch.cat(
+            [
+                (g_to_neighbors * message).sum(1, keepdim=True),
+                (g_to_centers * message).sum(1, keepdim=True),
+            ],
+            dim=1,
+        )  # (E, 2)
+        opened = gates * envelope
+        g_message = g_next_e + opened[:, :1] * g_to_neighbors + opened[:, 1:] * g_to_centers
+        g_e, g_first = self.interaction.edge_block.finish_vjp(first_slope, second_slope, raw, g_message)
+        g_gates = g_opened * opened * (1.0 - gates)  # before the sigmoid
+        weight = torch.cat([self.interaction.receive_gate.weight, self.interaction.send_gate.weight])
+        g_e = g_next_e + g_e + g_gates[:, :1] * weight[:1] + g_gates[:, 1:] * weight[1:]
+        return g_e, (g_opened * gates).sum(1, keepdim=True), g_first
 
     @torch.jit.export
-    def update(self, x: Tensor, received: Tensor, sent: Tensor) -> Tensor:
-        """(N, C) each -> x of the next layer (N, C)."""
-        return self.interaction.update(x, received, sent)
+    def update(self, x: Tensor, received: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, C) each -> x of the next layer (N, C), and what its perceptron keeps (N, H), (N, H), (N, C)."""
+        inputs = torch.cat([x, received, sent], dim=1)
+        change, first_slope, second_slope, raw = self.interaction.node_block.keep(inputs)
+        return x + change, first_slope, second_slope, raw
 
     @torch.jit.export
     def update_vjp(
-        self, x: Tensor, received: Tensor, sent: Tensor, g_next_x: Tensor
+        self, first_slope: Tensor, second_slope: Tensor, raw: Tensor, g_next_x: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """-> g_x, g_received, g_sent (N, C) each."""
-        inputs = [tensor.detach().requires_grad_() for tensor in (x, received, sent)]
-        found = _vjp([self.interaction.update(inputs[0], inputs[1], inputs[2])], inputs, [g_next_x])
-        return found[0], found[1], found[2]
+        c = g_next_x.shape[1]
+        g_inputs = self.interaction.node_block.vjp(first_slope, second_slope, raw, g_next_x)  # (N, 3C)
+        return g_next_x + g_inputs[:, :c], g_inputs[:, c : 2 * c], g_inputs[:, 2 * c :]
 
 
 class _Readout(nn.Module):
@@ -166,10 +218,11 @@ class _Readout(nn.Module):
         self.energy_head = model.energy_head
         self.confidence_head = model.confidence_head
 
-    def interaction_energy(self, latent_sum: Tensor, n_atoms: Tensor) -> Tensor:
-        """(C,), () -> () eV float64."""
-        energy: Tensor = self.energy_head((latent_sum / n_atoms)[None, :], n_atoms.reshape(1))
-        return energy.squeeze(0)
+    def interaction_energy(self, latent_sum: Tensor, n_atoms: Tensor) -> tuple[Tensor, Tensor]:
+        """(C,), () -> () eV, and its gradient with respect to the sum (C,), float64."""
+        mean = (latent_sum / n_atoms)[None, :]
+        energy: Tensor = self.energy_head(mean, n_atoms.reshape(1)).squeeze(0)
+        return energy, self.energy_head.gradient(mean).squeeze(0)
 
     def confidence(self, x: Tensor) -> Tensor:
         """(N, C) -> (N, 50) float64."""
@@ -180,16 +233,21 @@ class ConservativeReadout(_Readout):
     """Energy, and its gradient with respect to what was summed over atoms and edges."""
 
     @torch.jit.export
-    def evaluate(
-        self, x: Tensor, latent_sum: Tensor, references: Tensor, repulsion: Tensor, n_atoms: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x (N, C), the rest float64 -> energy (), g_repulsion (), confidence (N, 50), g_latent_sum (C,)."""
-        latent_sum = latent_sum.detach().requires_grad_()
-        interaction = self.interaction_energy(latent_sum, n_atoms)
-        gradient = _vjp([interaction], [latent_sum], [torch.ones_like(interaction)])[0]
+    def atoms(self, x: Tensor) -> Tensor:
+        """(N, C) -> confidence (N, 50) float64."""
+        return self.confidence(x)
+
+    @torch.jit.export
+    def total(
+        self, latent_sum: Tensor, references: Tensor, repulsion: Tensor, n_atoms: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums over atoms (C,), () and over edges (), and () -> energy (), g_repulsion (), g_latent_sum (C,).
+
+        All float64.
+        """
+        interaction, gradient = self.interaction_energy(latent_sum, n_atoms)
         # the repulsion is a mean over atoms
-        energy = interaction.detach() + references + repulsion / n_atoms
-        return energy, 1.0 / n_atoms, self.confidence(x), gradient
+        return interaction + references + repulsion / n_atoms, 1.0 / n_atoms, gradient
 
 
 class DirectReadout(_Readout):
@@ -201,16 +259,20 @@ class DirectReadout(_Readout):
         self.stress_head = model.stress_head
 
     @torch.jit.export
-    def evaluate(
-        self, x: Tensor, latent_sum: Tensor, references: Tensor, repulsion: Tensor, n_atoms: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """As the conservative one up to the confidence; then node forces (N, 3), force offset (), stress
-        (6,).
-        """
-        energy = self.interaction_energy(latent_sum, n_atoms) + references + repulsion
-        node_forces, offset = self.force_head(x)
+    def atoms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) -> confidence (N, 50), node forces (N, 3), float64."""
+        return self.confidence(x), self.force_head(x)[0]
+
+    @torch.jit.export
+    def total(
+        self, latent_sum: Tensor, references: Tensor, repulsion: Tensor, n_atoms: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """As the conservative one; then force offset (), stress (6,)."""
+        interaction, gradient = self.interaction_energy(latent_sum, n_atoms)
+        energy = interaction + references + repulsion
+        offset = self.force_head.normalizer.mean.to(torch.float64).squeeze(0)
         stress = self.stress_head((latent_sum / n_atoms)[None, :]).squeeze(0)
-        return energy, torch.ones_like(repulsion), self.confidence(x), node_forces, offset, stress
+        return energy, torch.ones_like(repulsion), gradient, offset, stress
 
 
 class Chain(nn.Module):

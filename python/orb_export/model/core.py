@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from .orb import OrbV3
 
 
+def by_center(edge_energy: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
+    """Sums over the edges of each center: (E,) -> (N,)."""
+    columns = edge_energy.detach()[:, None]  # cpu_passes knows sums of rows
+    return columns.new_zeros(n_atoms, 1).index_add(0, centers, columns)[:, 0]
+
+
 class ConservativeCore(nn.Module):
     """One graph, conservative: the contract's `edge_gradient` is d(energy)/d(vectors). Shares the weights."""
 
@@ -30,17 +36,21 @@ class ConservativeCore(nn.Module):
         vectors: Tensor,
         charge: Tensor,
         spin: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Energy () eV and confidence (N, 50), float64; inputs as in contract.INPUTS."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Energy () eV, confidence (N, 50), energies of atoms (N,), float64; inputs as in contract.INPUTS."""
         condition = self.network.conditioning(charge.reshape(1), spin.reshape(1))  # (1, C)
         x = self.network(numbers, centers, neighbors, vectors, condition)  # (N, C)
         latent_mean = x.to(torch.float64).mean(0, keepdim=True)  # (1, C)
         n_atoms = torch.full_like(charge, numbers.shape[0])
-        repulsion = self.repulsion(numbers, centers, neighbors, vectors).sum() / n_atoms
-        references = self.energy_head.references(numbers).sum()
-        energy = self.energy_head(latent_mean, n_atoms.reshape(1)).squeeze(0) + references + repulsion
-        confidence = torch.softmax(self.confidence_head(x).to(torch.float64), dim=1)
-        return energy, confidence
+        repulsion = self.repulsion(numbers, centers, neighbors, vectors) / n_atoms  # (E,)
+        references = self.energy_head.references(numbers)  # (N,)
+        interaction = self.energy_head(latent_mean, n_atoms.reshape(1)).squeeze(0)
+        energy = interaction + references.sum() + repulsion.sum()
+        with torch.no_grad():
+            confidence = torch.softmax(self.confidence_head(x).to(torch.float64), dim=1)
+            shares = self.energy_head.shares(x, latent_mean)
+            energies = shares + references + by_center(repulsion, centers, numbers.shape[0])
+        return energy, confidence, energies
 
 
 class DirectCore(nn.Module):
@@ -66,17 +76,19 @@ class DirectCore(nn.Module):
         vectors: Tensor,
         charge: Tensor,
         spin: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Energy (), confidence (N, 50), node forces (N, 3), force offset (), node stress (6,), float64."""
-        repulsion = self.repulsion(numbers, centers, neighbors, vectors).sum()
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """As the conservative one; then node forces (N, 3), force offset (), node stress (6,), float64."""
+        repulsion = self.repulsion(numbers, centers, neighbors, vectors)  # (E,)
         with torch.no_grad():  # vectors.detach() would not do: torch.jit.freeze drops it
             condition = self.network.conditioning(charge.reshape(1), spin.reshape(1))  # (1, C)
             x = self.network(numbers, centers, neighbors, vectors, condition)  # (N, C)
             latent_mean = x.to(torch.float64).mean(0, keepdim=True)  # (1, C)
             n_atoms = torch.full_like(charge, numbers.shape[0]).reshape(1)
-            references = self.energy_head.references(numbers).sum()
-            interaction = self.energy_head(latent_mean, n_atoms).squeeze(0)
+            references = self.energy_head.references(numbers)  # (N,)
+            interaction = self.energy_head(latent_mean, n_atoms).squeeze(0) + references.sum()
+            shares = self.energy_head.shares(x, latent_mean)
+            energies = shares + references + by_center(repulsion, centers, numbers.shape[0])
             confidence = torch.softmax(self.confidence_head(x).to(torch.float64), dim=1)
             node_forces, force_offset = self.force_head(x)
             stress = self.stress_head(latent_mean).squeeze(0)
-        return interaction + references + repulsion, confidence, node_forces, force_offset, stress
+        return interaction + repulsion.sum(), confidence, energies, node_forces, force_offset, stress

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from orb_export.contract import CONFIDENCE_BINS, CONFIDENCE_MAX_ERROR, MAX_ATOMIC_NUMBER
 
-from .blocks import HeadMLP
+from .blocks import HeadMLP, linear, silu_with_slope
 from .normalizer import Normalizer
 
 
 class EnergyHead(nn.Module):
-    """Pools first and applies the perceptron afterwards: there is no energy of a single atom."""
+    """Pools first and applies the perceptron afterwards: an atom has an energy only as in `shares`."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -29,8 +29,28 @@ class EnergyHead(nn.Module):
 
     def forward(self, latent_mean: Tensor, n_atoms: Tensor) -> Tensor:
         """Interaction energy: (B, C) float64, (B,) -> (B,) eV float64, without references and repulsion."""
-        per_atom = self.normalizer.denormalize(self.mlp(latent_mean)[:, 0])  # (B,)
-        return per_atom * n_atoms.to(torch.float64)
+        return self.per_atom(latent_mean) * n_atoms.to(torch.float64)
+
+    def per_atom(self, latent_mean: Tensor) -> Tensor:
+        """Interaction energy divided by the number of atoms: (B, C) float64 -> (B,) eV float64."""
+        result: Tensor = self.normalizer.denormalize(self.mlp(latent_mean)[:, 0])
+        return result
+
+    def gradient(self, latent_mean: Tensor) -> Tensor:
+        """Of `per_atom` with respect to its input: (B, C) float64 -> (B, C) eV float64."""
+        first, second = self.mlp.first, self.mlp.second
+        _, slope = silu_with_slope(linear(latent_mean, first.weight, first.bias))  # (B, H)
+        gradient = torch.mm(slope * second.weight.to(slope.dtype), first.weight.to(slope.dtype))
+        return gradient * self.normalizer.std()
+
+    def shares(self, x: Tensor, latent_mean: Tensor) -> Tensor:
+        """Each atom's part of the interaction energy of one graph: (N, C), (1, C) float64 -> (N,) eV float64.
+
+        The head linearized at the mean, f(h) + grad f(h) . (x_i - h): exact for the sum, a definition for
+        each atom.
+        """
+        from_mean = x.to(latent_mean.dtype) - latent_mean  # (N, C)
+        return self.per_atom(latent_mean) + torch.mm(from_mean, self.gradient(latent_mean).t())[:, 0]
 
 
 class ForceHead(nn.Module):

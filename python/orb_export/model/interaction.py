@@ -31,11 +31,28 @@ class MessageBlock(nn.Module):
         c, weight = self.channels, self.mlp.first.weight
         return functional.linear(x, weight[:, c : 2 * c]), functional.linear(x, weight[:, 2 * c :])
 
+    def before_first_activation(self, e: Tensor, from_nodes: Tensor) -> Tensor:
+        """Edge stream (E, C) and what both ends give to the first layer (E, H) -> (E, H)."""
+        weight = self.mlp.first.weight[:, : self.channels]
+        return functional.linear(e, weight, self.mlp.first.bias) + from_nodes
+
     def finish(self, e: Tensor, from_nodes: Tensor) -> Tensor:
-        """Edge stream (E, C) and what both ends give to the first layer (E, H) -> (E, C)."""
-        first = functional.linear(e, self.mlp.first.weight[:, : self.channels], self.mlp.first.bias)  # (E, H)
-        result: Tensor = self.norm(self.mlp.finish(first + from_nodes))  # (E, C)
+        """As above -> (E, C)."""
+        result: Tensor = self.norm(self.mlp.finish(self.before_first_activation(e, from_nodes)))
         return result
+
+    def finish_keep(self, e: Tensor, from_nodes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `finish`, and all that `finish_vjp` needs: two slopes (E, H) and what is normalized (E, C)."""
+        before = self.before_first_activation(e, from_nodes)
+        raw, first_slope, second_slope = self.mlp.finish_keep(before)
+        return self.norm(raw), first_slope, second_slope, raw
+
+    def finish_vjp(
+        self, first_slope: Tensor, second_slope: Tensor, raw: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient with respect to the result (E, C) -> with respect to e (E, C) and to from_nodes (E, H)."""
+        g_first = self.mlp.finish_vjp(first_slope, second_slope, self.norm.vjp(raw, gradient))
+        return torch.mm(g_first, self.mlp.first.weight[:, : self.channels]), g_first
 
     def forward(self, x: Tensor, e: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
         """(N, C), (E, C), (E,), (E,) -> (E, C)."""
@@ -54,14 +71,18 @@ class Interaction(nn.Module):
         self.send_gate = nn.Linear(channels, 1)
         self.shift: nn.Module = Shift(channels) if conditioned else NoShift()
 
-    def gated(self, e: Tensor, envelope: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
-        """The message as it enters the sums of neighbors and of centers, (E, C) each.
+    def gates(self, e: Tensor) -> Tensor:
+        """What opens the sums of neighbors and of centers to a message: (E, C) -> (E, 2), 0 to 1.
 
-        The gates read the edge stream before the message is added to it, and vanish at the cutoff.
+        They read the edge stream before the message is added to it.
         """
         weight = torch.cat([self.receive_gate.weight, self.send_gate.weight])  # (2, C)
         bias = torch.cat([self.receive_gate.bias, self.send_gate.bias])
-        gates = torch.sigmoid(functional.linear(e, weight, bias)) * envelope  # (E, 2)
+        return torch.sigmoid(functional.linear(e, weight, bias))
+
+    def gated(self, e: Tensor, envelope: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
+        """The message as it enters the sums of neighbors and of centers, (E, C) each; 0 at the cutoff."""
+        gates = self.gates(e) * envelope  # (E, 2)
         return gates[:, :1] * message, gates[:, 1:] * message
 
     def message(
