@@ -127,14 +127,17 @@ class Potential:
         sha256: str = self._compiled.file_sha256
         return sha256
 
-    def predict(self, atoms: "Atoms", *, forces: bool = True, confidence: bool = True) -> dict[str, Any]:
+    def predict(
+        self, atoms: "Atoms", *, forces: bool = True, confidence: bool = True, per_atom: bool = False
+    ) -> dict[str, Any]:
         """Evaluate an ASE structure; models with charge and spin read `atoms.info["charge"]` and `["spin"]`.
 
         Returns `energy` (eV, float), `forces` (N, 3) in eV/angstrom, `stress` (6,) in eV/angstrom^3, Voigt
         xx yy zz yz xz xy, tension positive (absent from models without one), and `confidence` (N, 50), the
         probabilities of the bins of the expected force error. Without `forces` there are no forces and no
-        stress, which saves conservative models more than half of the work. Raises ValueError, TypeError,
-        RuntimeError.
+        stress, which saves conservative models more than half of the work. With `per_atom` also
+        `atom_energies` (N,) and, with forces, `atom_virials` (N, 3, 3), both in eV. Raises ValueError,
+        TypeError, RuntimeError.
         """
         from orb_export import graph
 
@@ -155,6 +158,7 @@ class Potential:
             float(built.spin[0]),
             forces,
             confidence,
+            per_atom,
         )
         del results["memory"]
         results.pop("strain_gradient", None)  # stress times volume, for hosts

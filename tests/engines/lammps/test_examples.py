@@ -212,3 +212,20 @@ def test_respa_has_the_energy_and_the_limit_of_the_outer_model(example, demo, di
         assert abs(rows[-1]["PotEng"] - last["energy"]) < 1e-6
         spread.append(rows[-1]["TotEng"] - rows[0]["TotEng"])
     assert 3.0 < spread[0] / spread[1] < 5.0
+
+
+def test_heat_flux_correlation_and_conductivity_belong_together(example, tmp_path):
+    printed = example("heat_flux", n=1, settle=5, steps=40, every=2, samples=5)
+    last = thermo(printed)[-1]
+    assert last["Step"] == 40
+    # the last block of the file: index, lag, count, and the three correlations of the last window
+    table = np.array(
+        [line.split() for line in (tmp_path / "heat_flux.correlation").read_text().splitlines()[-5:]]
+    )
+    correlation = table[:, 3:].astype(float)
+    scale = 1602.1766 / 8.617333e-5 / 600**2 / 5.47**3 * 2 * 0.001
+    expected = np.trapezoid(correlation, axis=0) * scale
+    np.testing.assert_allclose([last[f"v_k{k}{k}"] for k in (1, 2, 3)], expected, rtol=1e-4)
+    assert float(re.search(r"thermal conductivity (\S+) W", printed)[1]) == pytest.approx(
+        expected.mean(), rel=1e-4
+    )

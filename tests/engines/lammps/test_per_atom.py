@@ -30,9 +30,13 @@ def by_id(lmp, compute: str, columns: int) -> np.ndarray:
     return lmp.numpy.extract_compute(compute, 1, 1 if columns == 1 else 2)[:n][order].copy()
 
 
-@pytest.mark.parametrize("units", ["metal", "real"])
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("case", STRUCTURES)
+@pytest.mark.parametrize(
+    ("case", "name", "units"),
+    [
+        *((case, name, "metal") for case in STRUCTURES for name in NAMES),
+        *((STRUCTURES[0], name, "real") for name in NAMES[1:3]),
+    ],
+)
 def test_sums_are_the_energy_and_the_virial(case, name, units, models, tmp_path):
     with runs.session() as lmp:
         lmp.commands_list(runs.setup(CASES[case], tmp_path, units=units))
@@ -64,13 +68,15 @@ def test_shares_are_those_of_python(name, models, tmp_path):
     np.testing.assert_allclose(energies, expected["atom_energies"], rtol=0, atol=1e-10)
     virials = np.reshape(expected["atom_virials"], (-1, 3, 3))
     np.testing.assert_allclose(nine, [[w[place] for place in NINE] for w in virials], rtol=0, atol=1e-9)
-    assert np.abs(nine[:, 3] - nine[:, 6]).max() > 1e-4, "nothing shows which index is first"
+    if name.startswith("conservative"):  # else nothing shows which index is first
+        assert np.abs(nine[:, 3] - nine[:, 6]).max() > 1e-4
 
 
 def test_forces_do_not_change_where_shares_are_asked_for(model, tmp_path):
     atoms = CASES["triclinic with large tilt"]
     plain = runs.evaluate(atoms, model, tmp_path)
-    shared = runs.evaluate(atoms, model, tmp_path, after=PER_ATOM)
+    last = "thermo_style custom step temp ke pe press pxx pyy pzz pyz pxz pxy c_sums[*]"
+    shared = runs.evaluate(atoms, model, tmp_path, after=[*PER_ATOM, last])
     runs.assert_same(shared, plain, check=CHECK, bars=(1e-12, 1e-12, 1e-12))
 
 
