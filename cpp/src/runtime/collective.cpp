@@ -68,26 +68,30 @@ void Collective::sum(double *values, int64_t count) {
 }
 
 void Collective::give_up() noexcept {
-  try {
-    while (next_ < calls_.size()) {
-      const Call call = calls_[next_++];
-      if (call.kind == Call::Kind::sum) {
-        std::vector<double> values(static_cast<size_t>(call.width) + 1, 0.0);
-        values.back() = 1.0;
-        exchange_->sum(values.data(), call.width + 1);
-        next_ = calls_.size();
-        return;
-      }
-      std::vector<char> rows(static_cast<size_t>(n_rows_ * call.width * call.bytes), 0);
-      const RowView view = {rows.data(), n_rows_, call.width, call.bytes};
-      if (call.kind == Call::Kind::forward)
-        exchange_->forward(view);
-      else
-        exchange_->reverse_add(view);
+  while (next_ < calls_.size()) {
+    const Call call = calls_[next_++];
+    try {
+      make_with_zeros(call);
+    } catch (...) {
+      // the error that brought us here is the one to tell; the others still wait for the calls that follow
     }
-  } catch (...) {
-    // the error that brought us here is the one to tell
+    if (call.kind == Call::Kind::sum) next_ = calls_.size();
   }
+}
+
+void Collective::make_with_zeros(const Call &call) {
+  if (call.kind == Call::Kind::sum) {
+    std::vector<double> values(static_cast<size_t>(call.width) + 1, 0.0);
+    values.back() = 1.0;
+    exchange_->sum(values.data(), call.width + 1);
+    return;
+  }
+  std::vector<char> rows(static_cast<size_t>(n_rows_ * call.width * call.bytes), 0);
+  const RowView view = {rows.data(), n_rows_, call.width, call.bytes};
+  if (call.kind == Call::Kind::forward)
+    exchange_->forward(view);
+  else
+    exchange_->reverse_add(view);
 }
 
 }    // namespace orb_export

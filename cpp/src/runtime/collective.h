@@ -44,6 +44,7 @@ class Collective {
 
  private:
   void begin(const Call &call);
+  void make_with_zeros(const Call &call);
 
   Exchange *exchange_ = nullptr;
   std::vector<Call> calls_;
