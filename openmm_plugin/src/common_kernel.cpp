@@ -27,11 +27,16 @@ std::unique_ptr<OpenMM::ArrayInterface> make_array(OpenMM::ComputeContext &compu
   return array;
 }
 
+unsigned long long address_of(const double *array) { return reinterpret_cast<unsigned long long>(array); }
+
+[[noreturn]] void refuse_force(const std::string &particle, double force) {
+  throw OpenMM::OpenMMException("OrbV3Force: the force on " + particle + " is " + std::to_string(force) +
+                                " kJ/mol/nm, more than this platform can add: the structure is broken");
+}
+
 int64_t to_fixed_point(double force, int particle) {
   if (std::abs(force) < kLargestForce) return std::llround(force * kFixedPoint);
-  throw OpenMM::OpenMMException("OrbV3Force: the force on particle " + std::to_string(particle) + " is " +
-                                std::to_string(force) +
-                                " kJ/mol/nm, more than this platform can add: the structure is broken");
+  refuse_force("particle " + std::to_string(particle), force);
 }
 
 // ComputeContext is the first and only base of the contexts of all three platforms. Their own headers would
@@ -59,6 +64,7 @@ void CommonCalcOrbV3ForceKernel::initialize(const OpenMM::System &, const OrbV3F
   const OpenMM::ContextSelector selector(compute_);
   const size_t n = evaluation_->particles().size();
   float64_ = compute_.getSupportsDoublePrecision();
+  shared_ = gpu_ >= 0 && evaluation_->move_to_device(gpu_);
   positions_.resize(3 * n);
   rounded_positions_.resize(float64_ ? 0 : 3 * n);
   fixed_forces_.resize(3 * n);
@@ -75,7 +81,12 @@ void CommonCalcOrbV3ForceKernel::compile() {
   std::map<std::string, std::string> defines = {
       {"NUM_PARTICLES", std::to_string(evaluation_->particles().size())},
       {"PADDED_NUM_ATOMS", std::to_string(compute_.getPaddedNumAtoms())},
-      {"POSITION", float64_ ? "double" : "float"}};
+      {"POSITION", float64_ ? "double" : "float"},
+      {"LENGTH_UNIT", "1"}};
+  if (shared_) {
+    defines["SHARED"] = "1";
+    defines["LENGTH_UNIT"] = std::to_string(kAngstromPerNm);
+  }
   const bool corrected = compute_.getUseMixedPrecision();
   if (corrected) defines["HAS_CORRECTION"] = "1";
   const auto program = compute_.compileProgram(kDeviceCode, defines);
@@ -83,9 +94,15 @@ void CommonCalcOrbV3ForceKernel::compile() {
   gather_->addArg(compute_.getPosq());
   if (corrected) gather_->addArg(compute_.getPosqCorrection());
   gather_->addArg(*device_slots_);
-  gather_->addArg(*device_positions_);
   add_ = program->createKernel("orbv3AddForces");
-  add_->addArg(*device_forces_);
+  if (shared_) {
+    gather_->addArg(address_of(evaluation_->on_device().positions()));
+    add_->addArg(address_of(evaluation_->on_device().forces()));
+    add_->addArg(1.0);    // the unit, set every time
+  } else {
+    gather_->addArg(*device_positions_);
+    add_->addArg(*device_forces_);
+  }
   add_->addArg(*device_slots_);
   add_->addArg(compute_.getLongForceBuffer());
 }
@@ -94,7 +111,7 @@ double CommonCalcOrbV3ForceKernel::execute(OpenMM::ContextImpl &context, bool in
   const Stopwatch stopwatch(timings().total_ns);
   const double scale = evaluation_->scale(context);
   const auto &result = evaluate(context, {includeForces, false, false});
-  if (includeForces) convert_forces(result, scale);
+  if (includeForces) give_forces(result, scale);
   derivative_ = kKJPerMolPerEV * result.energy;
   return scale * derivative_;
 }
@@ -105,7 +122,7 @@ double CommonCalcOrbV3ForceKernel::Finish::computeForceAndEnergy(bool includeFor
   compute.getEnergyParamDerivWorkspace()[kernel_.evaluation_->scale_parameter()] += kernel_.derivative_;
   if (!includeForces) return 0.0;
   const OpenMM::ContextSelector selector(compute);
-  kernel_.device_forces_->upload(kernel_.fixed_forces_);
+  if (!kernel_.shared_) kernel_.device_forces_->upload(kernel_.fixed_forces_);
   kernel_.add_->execute(static_cast<int>(kernel_.slots_.size()));
   return 0.0;
 }
@@ -121,8 +138,16 @@ const Result &CommonCalcOrbV3ForceKernel::evaluate(OpenMM::ContextImpl &context,
   {
     const OpenMM::ContextSelector selector(compute_);
     follow_reordering();
-    download_positions(box);
+    gather_->execute(static_cast<int>(slots_.size()));
+    if (shared_) {    // torch has a queue of its own
+      const auto gathered = compute_.createEvent();
+      gathered->enqueue();
+      gathered->wait();
+    } else {
+      download_positions(box);
+    }
   }
+  if (shared_) return evaluation_->evaluate_on_device(context, box, wanted);
   return evaluation_->evaluate(context, positions_.data(), box, wanted);
 }
 
@@ -143,7 +168,6 @@ void CommonCalcOrbV3ForceKernel::follow_reordering() {
 }
 
 void CommonCalcOrbV3ForceKernel::download_positions(const OpenMM::Vec3 *box) {
-  gather_->execute(static_cast<int>(slots_.size()));
   if (float64_) {
     device_positions_->download(positions_);
   } else {
@@ -159,8 +183,16 @@ void CommonCalcOrbV3ForceKernel::download_positions(const OpenMM::Vec3 *box) {
   }
 }
 
-void CommonCalcOrbV3ForceKernel::convert_forces(const Result &result, double scale) {
+void CommonCalcOrbV3ForceKernel::give_forces(const Result &result, double scale) {
   const double unit = scale * kKJPerMolPerEV * kAngstromPerNm;
+  if (!shared_) return convert_forces(result, unit);
+  const double largest = std::abs(unit) * result.largest_force;
+  if (!(largest < kLargestForce)) refuse_force("a particle", largest);
+  const OpenMM::ContextSelector selector(compute_);
+  add_->setArg(1, unit * kFixedPoint);
+}
+
+void CommonCalcOrbV3ForceKernel::convert_forces(const Result &result, double unit) {
   for (size_t i = 0; i < fixed_forces_.size(); ++i)
     fixed_forces_[i] = to_fixed_point(unit * result.forces[i], evaluation_->particles()[i / 3]);
 }
@@ -173,7 +205,10 @@ OpenMM::KernelImpl *CommonOrbV3KernelFactory::createKernelImpl(std::string name,
   if (name != CalcOrbV3ForceKernel::Name())
     throw OpenMM::OpenMMException("OrbV3Force: there is no kernel " + name);
   auto &compute = finders().at(platform.getName())(context.getPlatformData());
-  return new CommonCalcOrbV3ForceKernel(name, platform, compute);
+  // with several devices, "0,1", ours is the first
+  const bool cuda = platform.getName() == "CUDA";
+  const int gpu = cuda ? std::stoi(platform.getPropertyValue(context.getOwner(), "DeviceIndex")) : -1;
+  return new CommonCalcOrbV3ForceKernel(name, platform, compute, gpu);
 }
 
 }    // namespace orb_export::openmm

@@ -2,7 +2,8 @@
 // also compiles the device code. Nothing of a platform itself is linked or included, so one library serves
 // all.
 //
-// What crosses between device and host each step is of the force's particles only: positions in float64 (the
+// Where OpenMM and the potential are on the same GPU, positions and forces stay there (`shared_`). Elsewhere
+// what crosses between device and host each step is of the force's particles only: positions in float64 (the
 // edge search runs on the host) and forces as the fixed point numbers in which OpenMM adds them.
 #pragma once
 
@@ -21,9 +22,10 @@ namespace orb_export::openmm {
 class CommonCalcOrbV3ForceKernel : public CalcOrbV3ForceKernel {
  public:
   // `compute`: of the first device, where a force that runs on one device belongs.
+  // `gpu`: the index by which CUDA knows it; -1 on other platforms.
   CommonCalcOrbV3ForceKernel(const std::string &name, const OpenMM::Platform &platform,
-                             OpenMM::ComputeContext &compute)
-      : CalcOrbV3ForceKernel(name, platform), compute_(compute) {}
+                             OpenMM::ComputeContext &compute, int gpu)
+      : CalcOrbV3ForceKernel(name, platform), compute_(compute), gpu_(gpu) {}
   void initialize(const OpenMM::System &system, const OrbV3Force &force) override;
   double execute(OpenMM::ContextImpl &context, bool includeForces, bool includeEnergy) override;
   const Result &evaluate(OpenMM::ContextImpl &context) override;
@@ -43,9 +45,12 @@ class CommonCalcOrbV3ForceKernel : public CalcOrbV3ForceKernel {
   void compile();
   void follow_reordering();
   void download_positions(const OpenMM::Vec3 *box);
-  void convert_forces(const Result &result, double scale);
+  void give_forces(const Result &result, double scale);
+  void convert_forces(const Result &result, double unit);
 
   OpenMM::ComputeContext &compute_;
+  const int gpu_;
+  bool shared_ = false;    // the arrays on host and device below are not used then, but for the slots
   const OrbV3Force *force_ = nullptr;
   std::unique_ptr<Evaluation> evaluation_;
   bool float64_ = false;      // whether the device has it

@@ -13,6 +13,13 @@ namespace {
 
 constexpr double kTooClose = 0.01;    // angstrom; trial steps of minimizers come closer than one would think
 
+// Index of the GPU that a potential was opened on; -1: the CPU.
+int gpu_of(const std::string &made_for, const std::string &asked_for) {
+  if (made_for != "cuda") return -1;
+  const auto colon = asked_for.find(':');
+  return colon == std::string::npos ? 0 : std::stoi(asked_for.substr(colon + 1));
+}
+
 [[noreturn]] void fail(const std::string &what) { throw OpenMM::OpenMMException("OrbV3Force: " + what); }
 
 }    // namespace
@@ -23,7 +30,8 @@ Evaluation::Evaluation(const OrbV3Force &force)
       periodic_(force.getPeriodicity()),
       scale_(force.getScaleParameter()),
       charge_(force.hasChargeAndSpin() ? force.getChargeParameter() : ""),
-      spin_(force.hasChargeAndSpin() ? force.getSpinParameter() : "") {
+      spin_(force.hasChargeAndSpin() ? force.getSpinParameter() : ""),
+      limited_(force.getMemoryLimit() > 0) {
   try {
     potential_ = open_potential({force.getArtefact(), force.getSha256(), force.getContent()},
                                 {force.getDevice(), force.getThreads(), force.getMemoryLimit()});
@@ -34,6 +42,7 @@ Evaluation::Evaluation(const OrbV3Force &force)
   check_elements();
   check_charge_and_spin(force);
   const auto &model = potential_->metadata();
+  gpu_ = gpu_of(model.device, force.getDevice());
   builder_ = std::make_unique<GraphBuilder>(model.cutoff, model.max_neighbors,
                                             kAngstromPerNm * force.getSkin(), force.getThreads());
 }
@@ -71,11 +80,8 @@ double Evaluation::scale(OpenMM::ContextImpl &context) const {
 
 const Result &Evaluation::evaluate(OpenMM::ContextImpl &context, const double *positions,
                                    const OpenMM::Vec3 *box, const Request &wanted) {
-  take(positions, box);
-  if (!charge_.empty()) {
-    current_.charge = context.getParameter(charge_);
-    current_.spin = context.getParameter(spin_);
-  }
+  take_positions(positions);
+  take_conditions(context, box);
   auto *entry = cache_.find(current_);
   if (!entry || !covers(entry->held, wanted)) {
     const bool trial = !wanted.forces && !entry && is_trial();
@@ -109,18 +115,44 @@ void Evaluation::learn_from(const ResultCache::Entry &past) {
   if (past.valid && past.trial) accepted_ += ((past.wanted_forces ? 1.0 : 0.0) - accepted_) / memory;
 }
 
-void Evaluation::take(const double *positions, const OpenMM::Vec3 *box) {
+void Evaluation::take_positions(const double *positions) {
   current_.positions.resize(3 * particles_.size());
   for (size_t i = 0; i < current_.positions.size(); ++i) {
     if (!std::isfinite(positions[i]))
       fail("the position of particle " + std::to_string(particles_[i / 3]) + " is not finite");
     current_.positions[i] = kAngstromPerNm * positions[i];
   }
+}
+
+void Evaluation::take_conditions(OpenMM::ContextImpl &context, const OpenMM::Vec3 *box) {
   const bool boxed = periodic_[0] || periodic_[1] || periodic_[2];
   for (size_t entry = 0; boxed && entry < 9; ++entry) {
     const double component = box[entry / 3][static_cast<int>(entry % 3)];
     if (!std::isfinite(component)) fail("box vector " + std::to_string(entry / 3) + " is not finite");
     current_.box[entry] = kAngstromPerNm * component;
+  }
+  if (charge_.empty()) return;
+  current_.charge = context.getParameter(charge_);
+  current_.spin = context.getParameter(spin_);
+}
+
+// Along an open axis OpenMM's own shifts of molecules by box vectors matter, which only the host knows.
+bool Evaluation::move_to_device(int index) {
+  const bool images_along_all = periodic_[0] && periodic_[1] && periodic_[2];
+  if (index != gpu_ || !images_along_all || limited_) return false;
+  on_device_ = potential_->on_device(numbers_);
+  return true;
+}
+
+const Result &Evaluation::evaluate_on_device(OpenMM::ContextImpl &context, const OpenMM::Vec3 *box,
+                                             const Request &wanted) {
+  take_conditions(context, box);
+  const DeviceEvaluation::Conditions conditions = {{current_.box, periodic_}, current_.charge, current_.spin};
+  try {
+    if (const Result *known = on_device_->known(conditions, wanted)) return *known;
+    return potential_->evaluate(*on_device_, conditions, wanted);
+  } catch (const std::exception &failure) {
+    fail(failure.what());
   }
 }
 

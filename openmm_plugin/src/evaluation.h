@@ -33,11 +33,19 @@ class Evaluation {
   const Result &evaluate(OpenMM::ContextImpl &context, const double *positions, const OpenMM::Vec3 *box,
                          const Request &wanted);
 
+  // Whether the potential is on GPU `index` and can leave the atoms there; the evaluations are then those of
+  // evaluate_on_device(), without host arrays and without forces in the result.
+  bool move_to_device(int index);
+  DeviceEvaluation &on_device() { return *on_device_; }
+  const Result &evaluate_on_device(OpenMM::ContextImpl &context, const OpenMM::Vec3 *box,
+                                   const Request &wanted);
+
  private:
   void check_precision(const OrbV3Force &force) const;
   void check_elements() const;
   void check_charge_and_spin(const OrbV3Force &force) const;
-  void take(const double *positions, const OpenMM::Vec3 *box);
+  void take_positions(const double *positions);
+  void take_conditions(OpenMM::ContextImpl &context, const OpenMM::Vec3 *box);
   bool is_trial() const;
   void learn_from(const ResultCache::Entry &past);
   Result compute(const Configuration &configuration, const Request &request);
@@ -48,8 +56,11 @@ class Evaluation {
   std::vector<int64_t> numbers_;
   std::array<bool, 3> periodic_;
   std::string scale_, charge_, spin_;    // names of the parameters; the last two empty without
+  bool limited_;                         // in memory
   std::shared_ptr<SharedPotential> potential_;
+  int gpu_;    // of the potential; -1: it is on the CPU
   std::unique_ptr<GraphBuilder> builder_;
+  std::unique_ptr<DeviceEvaluation> on_device_;    // null: host arrays
   Configuration current_;
   ResultCache cache_;
   double accepted_ = 0.5;    // share of the Monte Carlo trials of late whose forces were wanted after all

@@ -42,13 +42,29 @@ std::shared_ptr<SharedPotential> open_artefact(const Artefact &artefact, const O
 
 }    // namespace
 
-Result SharedPotential::evaluate(const Graph &graph, const Request &request) {
+template <class Function>
+decltype(auto) SharedPotential::counted(const Request &request, const Function &evaluate) {
   const std::lock_guard<std::mutex> lock(mutex_);
   auto &spent = timings();
   ++spent.evaluations;
   if (!request.forces) ++spent.energy_evaluations;
   const Stopwatch stopwatch(spent.model_ns);
-  return potential_->evaluate(graph, request);
+  return evaluate();
+}
+
+Result SharedPotential::evaluate(const Graph &graph, const Request &request) {
+  return counted(request, [&] { return potential_->evaluate(graph, request); });
+}
+
+const Result &SharedPotential::evaluate(DeviceEvaluation &evaluation,
+                                        const DeviceEvaluation::Conditions &conditions,
+                                        const Request &request) {
+  return counted(request, [&]() -> const Result & { return evaluation.evaluate(conditions, request); });
+}
+
+std::unique_ptr<DeviceEvaluation> SharedPotential::on_device(const std::vector<int64_t> &numbers) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return potential_->on_device(numbers);
 }
 
 std::shared_ptr<SharedPotential> open_potential(const Artefact &artefact, const Options &options) {

@@ -19,8 +19,15 @@ class SharedPotential {
   const Metadata &metadata() const { return potential_->metadata(); }
   // One Context at a time: OpenMM lets those of different Python threads run together.
   Result evaluate(const Graph &graph, const Request &request);
+  // The same with atoms that stay on the device; `evaluation` comes from on_device().
+  const Result &evaluate(DeviceEvaluation &evaluation, const DeviceEvaluation::Conditions &conditions,
+                         const Request &request);
+  std::unique_ptr<DeviceEvaluation> on_device(const std::vector<int64_t> &numbers);
 
  private:
+  template <class Function>
+  decltype(auto) counted(const Request &request, const Function &evaluate);
+
   std::unique_ptr<TemporaryFile> file_;    // the potential may read it again; removed after it
   std::unique_ptr<Potential> potential_;
   std::mutex mutex_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "orb_export/exchange.h"
+#include "orb_export/graph.h"
 
 // The libraries are built with hidden symbols; these are the ones that hosts link or look up.
 #define ORB_EXPORT_API __attribute__((visibility("default")))
@@ -60,6 +61,7 @@ struct Result {
                                               // cell: stress * |det cell|; without: of the repulsion only
   std::array<double, 6> stress{};             // Voigt xx yy zz yz xz xy, eV/angstrom^3, tension positive;
                                               // without a cell: 0 (conservative) or the bare head (direct)
+  double largest_force = 0.0;                 // eV/angstrom, a component; of evaluations on a device only
   std::vector<double> confidence;             // (n_own, kConfidenceBins) probabilities
   std::vector<double> atom_energies;          // (n_own) eV; their sum is the energy
   std::vector<double> atom_virials;    // (n_own, 9) eV, rows xx xy xz yx ...; the symmetric part of their
@@ -104,6 +106,26 @@ struct Memory {
   int64_t least = 0;    // the smallest limit that can be kept
 };
 
+// An evaluation whose atoms stay on the potential's device, for hosts that have them there.
+class DeviceEvaluation {
+ public:
+  virtual ~DeviceEvaluation() = default;
+  // On the device, (n_atoms, 3) each: where the host writes positions, angstrom, and finds forces,
+  // eV/angstrom.
+  virtual double *positions() = 0;
+  virtual const double *forces() const = 0;
+  struct Conditions {
+    Box box;
+    double charge = 0.0, spin = 1.0;
+  };
+  // Finds the edges and evaluates. Positions must be complete when it is called, and forces are when it
+  // returns. The result is valid until the next call; instead of forces it has their largest component.
+  // Throws as Potential::evaluate().
+  virtual const Result &evaluate(const Conditions &conditions, const Request &request) = 0;
+  // That result again if neither positions nor conditions have changed and it has what is requested; or null.
+  virtual const Result *known(const Conditions &conditions, const Request &request) = 0;
+};
+
 class ORB_EXPORT_API Potential {
  public:
   virtual ~Potential() = default;
@@ -118,6 +140,8 @@ class ORB_EXPORT_API Potential {
   // the gradient needs (Keep of plan.h). evaluate() chooses both itself: this is for tests and measurements.
   virtual Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
                                     const std::vector<int> &kept, Exchange *exchange = nullptr) = 0;
+  // For atoms of these atomic numbers. Memory limits and per-atom results are not for it.
+  virtual std::unique_ptr<DeviceEvaluation> on_device(const std::vector<int64_t> &numbers) = 0;
   // What such an evaluation will use. Throws std::invalid_argument when it cannot keep the memory limit.
   virtual Memory predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request = {}) const = 0;
 };

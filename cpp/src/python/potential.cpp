@@ -154,6 +154,8 @@ void bind_potential(py::module_ &m) {
           "stress, no strain_gradient, no atom_virials. `exchange` to `failure`: of one of several "
           "processes, "
           "see potential.h. For tests: `chunk` edges at a time, storing what `kept` says of each layer.")
+      .def("on_device", &Potential::on_device, py::arg("numbers"), py::keep_alive<0, 1>(),
+           "A DeviceEvaluation of atoms of these numbers.")
       .def(
           "predict_memory",
           [](const Potential &p, int64_t n_atoms, int64_t n_edges, bool forces) {

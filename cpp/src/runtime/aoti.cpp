@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "backend.h"
 #include "orb_export/contract.h"
 #include "steps.h"
 #include "tensors.h"
@@ -13,20 +14,16 @@ namespace {
 
 class AotiBackend : public Backend {
  public:
-  AotiBackend(const std::string &path, const Metadata &metadata, int device)
-      : metadata_(metadata),
-        device_(torch_device(device)),
-        loader_(path, "model", /*run_single_threaded=*/false, /*num_runners=*/1,
+  AotiBackend(const std::string &path, int device)
+      : loader_(path, "model", /*run_single_threaded=*/false, /*num_runners=*/1,
                 static_cast<c10::DeviceIndex>(device)) {}
 
-  RawOutputs run(const Graph &graph) override {
+  std::vector<at::Tensor> run(std::vector<at::Tensor> inputs) override {
     c10::InferenceMode guard;
-    return to_outputs(loader_.run(to_tensors(graph, device_)), graph, metadata_);
+    return loader_.run(inputs);
   }
 
  private:
-  Metadata metadata_;
-  c10::Device device_;
   torch::inductor::AOTIModelPackageLoader loader_;
 };
 
@@ -73,9 +70,9 @@ std::unique_ptr<Steps> open_aoti_steps(const std::string &path, const Metadata &
   return std::make_unique<AotiSteps>(path, metadata, device);
 }
 
-std::unique_ptr<Backend> open_aoti(const std::string &path, const Metadata &metadata, int device) {
+std::unique_ptr<Backend> open_aoti(const std::string &path, int device) {
   try {
-    return std::make_unique<AotiBackend>(path, metadata, device);
+    return std::make_unique<AotiBackend>(path, device);
   } catch (const std::exception &error) {
     throw std::invalid_argument("load: `" + path +
                                 "` cannot be opened by AOTInductor: " + short_message(error));

@@ -2,12 +2,25 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
-#include "backend.h"
+#include "orb_export/potential.h"
 
 namespace orb_export {
+
+// Outputs in the order of contract.h, float64 on the host; they live as long as `owner`.
+struct RawOutputs {
+  double energy = 0.0;
+  const double *edge_gradient = nullptr;    // (n_edges, 3)
+  const double *confidence = nullptr;       // (n_atoms, kConfidenceBins)
+  const double *atom_energies = nullptr;    // (n_atoms)
+  const double *node_forces = nullptr;      // (n_atoms, 3), direct only
+  double force_offset = 0.0;                // direct only
+  const double *node_stress = nullptr;      // (6), direct only
+  std::shared_ptr<void> owner;
+};
 
 // What forces need that is summed over the atoms and edges of all processes.
 struct ForceSums {

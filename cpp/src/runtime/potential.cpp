@@ -4,10 +4,12 @@
 #include <mutex>
 
 #include "assemble.h"
+#include "backend.h"
 #include "chain.h"
 #include "container.h"
 #include "graph_checks.h"
 #include "metadata.h"
+#include "on_device.h"
 #include "orb_export/contract.h"
 #include "peak_memory.h"
 #include "python_lock.h"
@@ -27,8 +29,7 @@ class CompiledPotential : public Potential {
         metadata_(std::move(metadata)),
         device_(device),
         memory_limit_(memory_limit),
-        backend_(metadata_.format == "aoti" ? open_aoti(path, metadata_, device)
-                                            : open_torchscript(path, metadata_, device)) {}
+        backend_(metadata_.format == "aoti" ? open_aoti(path, device) : open_torchscript(path, device)) {}
 
   const Metadata &metadata() const override { return metadata_; }
 
@@ -46,7 +47,10 @@ class CompiledPotential : public Potential {
                       [&] { return choose_plan(problem(graph, request), memory_limit_); });
     check_graph(graph, metadata_, false);
     if (uses_whole(problem(graph, request), request))
-      return attempt(graph, [&] { return assemble(graph, metadata_, request, backend_->run(graph)); });
+      return attempt(graph, [&] {
+        const auto outputs = backend_->run(to_tensors(graph, torch_device(device_)));
+        return assemble(graph, metadata_, request, to_outputs(outputs, graph, metadata_));
+      });
     Collective alone;
     return walk(graph, request, choose_plan(problem(graph, request), memory_limit_), alone);
   }
@@ -58,6 +62,10 @@ class CompiledPotential : public Potential {
     check_graph(graph, metadata_, false);
     Collective alone;
     return walk(graph, request, plan, alone);
+  }
+
+  std::unique_ptr<DeviceEvaluation> on_device(const std::vector<int64_t> &numbers) override {
+    return std::make_unique<OnDevice>(*backend_, metadata_, torch_device(device_), numbers);
   }
 
  private:

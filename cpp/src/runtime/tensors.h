@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "backend.h"
+#include "assemble.h"
 
 namespace orb_export {
 

@@ -255,8 +255,9 @@ def cuda_dialect(library: Path) -> str:
     return content[start : content.index(b"\0", within_it)].decode()
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["host arrays", "shared arrays"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_device_code_is_cuda(precision):
+def test_the_device_code_is_cuda(precision, shared):
     nvrtc_file, openmm_file = found_on_path(
         "nvidia/cuda_nvrtc/lib/libnvrtc.so.12", "OpenMM.libs/lib/plugins/libOpenMMCUDA.so"
     )
@@ -265,6 +266,9 @@ def test_the_device_code_is_cuda(precision):
     real = "double" if precision == "double" else "float"
     types = "".join(f"typedef {real}{n} real{n};\n" for n in ("", "2", "3", "4"))
     defines = "#define NUM_PARTICLES 3\n#define PADDED_NUM_ATOMS 32\n#define POSITION double\n"
+    defines += "#define LENGTH_UNIT 10.0\n"
+    if shared:
+        defines += "#define SHARED 1\n"
     if precision == "mixed":
         defines += "#define HAS_CORRECTION 1\n"
     source = (types + defines + cuda_dialect(openmm_file) + code).encode()

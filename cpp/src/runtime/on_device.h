@@ -1,0 +1,42 @@
+// Evaluations whose atoms stay on the potential's device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <optional>
+#include <vector>
+
+#include "backend.h"
+
+namespace orb_export {
+
+class OnDevice : public DeviceEvaluation {
+ public:
+  // Keeps a reference to `backend`. Throws std::invalid_argument for elements that the model does not know.
+  OnDevice(Backend &backend, const Metadata &metadata, c10::Device device,
+           const std::vector<int64_t> &numbers);
+  double *positions() override { return positions_.mutable_data_ptr<double>(); }
+  const double *forces() const override { return forces_.const_data_ptr<double>(); }
+  const Result &evaluate(const Conditions &conditions, const Request &request) override;
+  const Result *known(const Conditions &conditions, const Request &request) override;
+
+ private:
+  Result compute(const Conditions &conditions, const Request &request);
+  void set_forces(const at::Tensor &centers, const at::Tensor &neighbors,
+                  const std::vector<at::Tensor> &outputs);
+  std::vector<double> downloaded_confidence() const;
+
+  Graph host_graph(const Conditions &conditions) const;
+
+  Backend &backend_;
+  Metadata metadata_;
+  std::vector<int64_t> host_numbers_;
+  at::Tensor numbers_, positions_, forces_;
+  // of the last evaluation; the confidence stays here until it is asked for
+  at::Tensor known_positions_, confidence_;
+  Conditions known_conditions_;
+  std::optional<Result> result_;
+};
+
+}    // namespace orb_export
