@@ -208,6 +208,7 @@ orbv3::NeighborView PairOrbV3::neighbor_view() const
 void PairOrbV3::build_edges()
 {
   auto &edges = *impl->edges;
+  edges.wants_limits = impl->redundant;
   edges.build(neighbor_view(), impl->rows, impl->threads);
   if (edges.coincident[0] >= 0)
     impl->failure = fmt::format("atoms {} and {} are at the same place",

@@ -38,7 +38,6 @@ void PairOrbV3::init_ranks()
   impl->exchange = make_exchange();
   impl->redundant = impl->settings.exchange == "redundant";
   impl->scheme_is_open = impl->settings.exchange == "auto";
-  impl->edges->wants_limits = impl->redundant;
 
   // LAMMPS sizes its buffers by the widest message; a hybrid style has asked its parts before this one knew
   const int64_t row = meta.channels * (meta.dtype == "float64" ? sizeof(double) : sizeof(float));
@@ -120,9 +119,7 @@ void PairOrbV3::choose_scheme(double ghosts, double edges)
   const auto &meta = impl->potential->metadata();
   impl->redundant = orbv3::seconds_of_redundant(meta, border, impl->threads) <
                     orbv3::seconds_of_reverse(meta, border, impl->threads);
-  if (!impl->redundant) return;
-  impl->edges->wants_limits = true;
-  build_edges();    // again, now with the limits
+  if (impl->redundant) build_edges();    // again, now with the limits
 }
 
 // Edges of other ranks' atoms to own ones: these atoms' limits come from their owners.
@@ -184,26 +181,45 @@ void PairOrbV3::give_rows_to_ghosts()
 
 /* ---------------------------------------------------------------------- */
 
+namespace {
+// Of packing or unpacking one message.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double &total) : total_(total), start_(platform::walltime()) {}
+  ~Stopwatch() { total_ += platform::walltime() - start_; }
+
+ private:
+  double &total_;
+  const double start_;
+};
+}    // namespace
+
 int PairOrbV3::pack_forward_comm(int n, int *list, double *buf, int /*pbc_flag*/, int * /*pbc*/)
 {
+  auto &counters = impl->exchange->counters;
+  const Stopwatch stopwatch(counters.packing_seconds);
   const int length = impl->halo.pack_forward(n, list, buf);
-  impl->exchange->count_bytes(length);
+  counters.bytes += sizeof(double) * static_cast<double>(length);
   return length;
 }
 
 void PairOrbV3::unpack_forward_comm(int n, int first, double *buf)
 {
+  const Stopwatch stopwatch(impl->exchange->counters.packing_seconds);
   impl->halo.unpack_forward(n, first, buf);
 }
 
 int PairOrbV3::pack_reverse_comm(int n, int first, double *buf)
 {
+  auto &counters = impl->exchange->counters;
+  const Stopwatch stopwatch(counters.packing_seconds);
   const int length = impl->halo.pack_reverse(n, first, buf);
-  impl->exchange->count_bytes(length);
+  counters.bytes += sizeof(double) * static_cast<double>(length);
   return length;
 }
 
 void PairOrbV3::unpack_reverse_comm(int n, int *list, double *buf)
 {
+  const Stopwatch stopwatch(impl->exchange->counters.packing_seconds);
   impl->halo.unpack_reverse(n, list, buf);
 }

@@ -77,6 +77,7 @@ void PairOrbV3::finish()
   text += line("graph, s", spread(timing.graph / steps), 1.0, time);
   text += line("model, s", spread(timing.model / steps), 1.0, time);
   text += line("exchange of rows, s", spread(counters.exchange_seconds / steps), 1.0, time);
+  text += line("of these in copies, s", spread(counters.packing_seconds / steps), 1.0, time);
   text += line("exchange of rows, calls", spread(static_cast<double>(counters.exchanges) / steps),
                1.0, small);
   text += line("exchange of rows, MB", spread(counters.bytes / steps), 1e6, small);

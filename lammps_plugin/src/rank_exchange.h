@@ -42,8 +42,8 @@ class RankExchange : public orb_export::Exchange {
     int64_t exchanges = 0, sums = 0;
     double bytes = 0.0;    // that this process sent or copied
     double exchange_seconds = 0.0, sum_seconds = 0.0;
+    double packing_seconds = 0.0;    // of the exchanges; the rest is the network's, and waiting
   } counters;
-  void count_bytes(int doubles) { counters.bytes += 8.0 * doubles; }
 
  private:
   enum class Direction { forward, reverse };

@@ -90,6 +90,7 @@ def stock_lmp() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             check=False,
+            timeout=600,  # ranks that wait for each other would wait for ever
         )
 
     return run
