@@ -37,7 +37,17 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--device", choices=("cpu", "cuda"), default="cpu", help="to compile for (default: cpu)"
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "float64"), help="of the network (default: of the weights)"
+        "--precision",
+        "--dtype",
+        choices=("float32", "float32-split", "bfloat16", "float64"),
+        help="of the network (default: of the weights); float32-split and bfloat16 are those of its largest "
+        "matrix products, on the CPU in a .pt2",
+    )
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        metavar="FILE",
+        help="structures to measure the errors against float64 on (default: rattled crystals)",
     )
     parser.add_argument(
         "--structure", type=Path, metavar="FILE", help="atoms of openmm-torch's TorchForce (.pt only)"
@@ -67,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error(f"argument -o/--output: {str(args.output)!r} must end in {known}")
     import torch
 
+    from orb_export.commands.structures import read_structures
     from orb_export.export import export_model
+    from orb_export.export.precision import PRECISIONS
     from orb_export.export.sources import licence_of, load_source
 
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -75,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_source(
         args.model,
         weights=args.weights,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
+        dtype=PRECISIONS[args.precision] if args.precision else None,
         max_neighbors=args.max_neighbors,
         device=args.device,
     )
@@ -86,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         source=args.model,
         licence=args.licence or licence_of(args.model),
         structure=_structure(args.structure),
+        precision=args.precision,
+        validation=read_structures(args.validation) if args.validation else None,
         verified=not args.no_verify,
         with_steps=not args.no_steps,
         progress=lambda message: print(f"orb-export: {message} ...", file=sys.stderr, flush=True),
@@ -95,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
     )
     size = args.output.stat().st_size / 1e6
     print(
-        f"{args.output}: {record['model']}, {record['format']}, {record['dtype']}, {size:.1f} MB, {checked}"
+        f"{args.output}: {record['model']}, {record['format']}, {record['precision']}, {size:.1f} MB, "
+        f"{checked}"
     )
     return 0
 

@@ -81,12 +81,23 @@ def _verification(record: dict[str, Any]) -> str:
     )
 
 
+def _accuracy(record: dict[str, Any]) -> str:
+    accuracy = record.get("accuracy", {"skipped": True})
+    if accuracy.get("skipped"):
+        return "not measured"
+    energy, forces = (
+        f"{accuracy[f'{name}_mean']:.1e} {unit} (largest {accuracy[f'{name}_max']:.1e})"
+        for name, unit in (("energy", "eV/atom"), ("forces", "eV/Å"))
+    )
+    return f"against float64 on {accuracy['structures']} {accuracy['set']}: energy {energy}, forces {forces}"
+
+
 def _summary(record: dict[str, Any]) -> dict[str, str]:
     return {
         "model": f"{record['model']} ({record['kind']})",
         "description": record["description"],
         "format": f"{record['format']}, schema {record['schema_version']}",
-        "precision": record["dtype"],
+        "precision": record.get("precision", record["dtype"]),
         "device": f"{record['device']}, {record['arch']['machine']} {' '.join(record['arch']['features'])}",
         "neighbors": f"{record['max_neighbors']} nearest within {record['cutoff']:g} Å",
         "elements": _elements(record["elements"]),
@@ -97,6 +108,7 @@ def _summary(record: dict[str, Any]) -> dict[str, str]:
         f"{record['created']['time']}",
         "weights": f"SHA-256 {record['weights_sha256']}",
         "verification": _verification(record),
+        "accuracy": _accuracy(record),
         "licence": record["licence"],
         "citation": record["citation"],
     }

@@ -53,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
         )
     images = [atoms for path in args.structures for atoms in read_structures(path)]
     images = images or verify.structures(record["elements"])
-    expected = [verify.eager_results(model, atoms) for atoms in images]
-    result = verify.compare(args.file, record["dtype"], images, expected)
+    precision = record.get("precision", record["dtype"])  # older files have no other than that of their dtype
+    eager = verify.eager_model(model, precision)
+    expected = [verify.eager_results(eager, atoms) for atoms in images]
+    result = verify.compare(args.file, precision, images, expected)
     if not result["passed"]:
         print(f"orb-export: error: {verify.failure(result)}", file=sys.stderr)
         return 1

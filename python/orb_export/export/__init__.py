@@ -1,5 +1,6 @@
 """From a model to an artefact: compile, describe, verify in a fresh process, rename into place."""
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from orb_export import artefact
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ase import Atoms
 
     from orb_export.model import OrbV3
@@ -25,37 +28,44 @@ def export_model(
     source: str = "",
     licence: str = "unknown",
     structure: "Atoms | None" = None,
+    precision: str | None = None,
+    validation: "Sequence[Atoms] | None" = None,
     verified: bool = True,
     with_steps: bool = True,
     progress: Callable[[str], None] = _no_progress,
 ) -> dict[str, Any]:
-    """Compile `model`, with its dtype and on its device, into the artefact `file`; returns the metadata.
+    """Compile `model`, on its device, into the artefact `file`; returns the metadata.
 
     `with_steps`: also the steps that energies without forces and a memory limit need; they add to the time of
     "aoti", not to that of "torchscript", which always has them. `format`: "aoti" (file name ends in .pt2) or
     "torchscript" (.pt). `structure`: TorchScript only, whose atomic numbers, charge and spin `forward` will
-    use. `verified`: compare with the model in a fresh process first; no file is left when they differ. Raises
+    use. `precision`: float32, float32-split, bfloat16 or float64, see docs/artefact.md; default the dtype of
+    the model. `verified`: compare with the model in a fresh process first; no file is left when they differ,
+    and the record gets the errors against float64 on `validation` (default: rattled crystals). Raises
     ValueError, and RuntimeError when verification fails.
     """
     from orb_export.export import record, verify
+    from orb_export.export.precision import PRECISIONS, checked
 
     file = Path(file)
     _check_arguments(file, format, structure)
+    precision = checked(precision, model.dtype, format, model.device.type)
+    if PRECISIONS[precision] != model.dtype:
+        model = copy.deepcopy(model).to(PRECISIONS[precision])
     entries = record.describe(model, format, source, licence, with_steps or format == "torchscript")
+    entries |= {"precision": precision, "accuracy": {"skipped": True}}
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
         payload = Path(folder) / ("payload" + file.suffix)
         candidate = Path(folder) / ("candidate" + file.suffix)
-        progress(f"compiling {entries['model']} ({format}, {entries['dtype']}, {entries['device']})")
-        _compile(model, payload, format, structure, with_steps)
+        progress(f"compiling {entries['model']} ({format}, {precision}, {entries['device']})")
+        _compile(model, payload, format, structure, with_steps, precision)
         artefact.write(payload, {**entries, "verification": {"skipped": True}}, candidate)
         if verified:
             progress("verifying against the eager model in a fresh process")
-            images = verify.structures(model.config.known_elements)
-            expected = [verify.eager_results(model, atoms) for atoms in images]
-            result = verify.compare(candidate, entries["dtype"], images, expected)
-            if not result["passed"]:
-                raise RuntimeError(verify.failure(result))
-            artefact.write(payload, {**entries, "verification": result}, candidate)
+            entries |= verify.verification_and_accuracy(candidate, model, precision, validation)
+            if not entries["verification"]["passed"]:
+                raise RuntimeError(verify.failure(entries["verification"]))
+            artefact.write(payload, entries, candidate)
         complete = artefact.read_metadata(candidate)
         candidate.replace(file)
     return complete
@@ -79,14 +89,16 @@ def _check_arguments(file: Path, format: str, structure: "Atoms | None") -> None
         )
 
 
-def _compile(model: "OrbV3", payload: Path, format: str, structure: "Atoms | None", with_steps: bool) -> None:
+def _compile(
+    model: "OrbV3", payload: Path, format: str, structure: "Atoms | None", with_steps: bool, precision: str
+) -> None:
     import torch
 
     from orb_export.export import aoti, torchscript
     from orb_export.graph import checked_charge_spin
 
     if format == "aoti":
-        aoti.compile_aoti(model, payload, with_steps)
+        aoti.compile_aoti(model, payload, with_steps, precision)
         return
     if structure is None:
         torchscript.compile_torchscript(model, payload)

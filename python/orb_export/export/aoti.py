@@ -23,6 +23,7 @@ from orb_export import (
 )
 from orb_export.contract import WEIGHTS_ENTRY
 from orb_export.export import cpu_passes, steps
+from orb_export.export.packed import packed
 from orb_export.export.program import contract_program, example_inputs
 from orb_export.model import OrbV3
 
@@ -127,13 +128,17 @@ def _compile(program: ExportedProgram, device: torch.device, options: dict[str, 
         return torch._inductor.aot_compile(program.module(), inputs, keywords, options=options)
 
 
-def compile_aoti(model: OrbV3, path: Path, with_steps: bool = True) -> None:
+def compile_aoti(model: OrbV3, path: Path, with_steps: bool = True, precision: str = "float32") -> None:
     """Write the AOTInductor package of a model to `path` (.pt2), without metadata.
 
     It holds the whole program, `model`, and with `with_steps` the steps of the chain and their weights.
+    `precision`: of the matrix products of edges, of a float32 model on the CPU.
     """
     options = {**_inductor_options(), "aot_inductor.package": True}
-    model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
+    if model.dtype == torch.float32 and model.device.type == "cpu":
+        model = packed(model, precision)
+    else:
+        model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
     # freezing: folds what depends on constants alone
     programs = {"model": _compile(trace(model), model.device, {**options, "freezing": True})}
     names = steps.names(model.config.kind) if with_steps else ()

@@ -118,9 +118,7 @@ class Layer(nn.Module):
     @torch.jit.export
     def projections(self) -> tuple[Tensor, Tensor]:
         """(C, H) each: x . projection is what atoms give to their edges as center, and as neighbor."""
-        block = self.interaction.edge_block
-        c, weight = block.channels, block.mlp.first.weight
-        return weight[:, c : 2 * c].t(), weight[:, 2 * c :].t()
+        return self.interaction.edge_block.projections()
 
     @torch.jit.export
     def message(

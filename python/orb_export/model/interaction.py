@@ -26,6 +26,11 @@ class MessageBlock(nn.Module):
         self.mlp = MLP(3 * channels, hidden, channels)
         self.norm = RMSNorm(channels)
 
+    def projections(self) -> tuple[Tensor, Tensor]:
+        """(C, H) each: x . projection is what atoms give to the first layer as centers, and as neighbors."""
+        c, weight = self.channels, self.mlp.first.weight
+        return weight[:, c : 2 * c].t(), weight[:, 2 * c :].t()
+
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What atoms give to the first layer as centers and as neighbors: (N, C) -> (N, H), (N, H)."""
         c, weight = self.channels, self.mlp.first.weight

@@ -1,0 +1,121 @@
+"""The perceptron of compiled CPU programs and its derivative. Oracle: the same in float64 by torch."""
+
+import pytest
+import torch
+from orb_export import ops  # noqa: F401  (registers the operators)
+from torch.nn.functional import silu
+
+from tests.accuracy import within
+
+pack, perceptron, perceptron_vjp = (
+    getattr(torch.ops.orb_export, name) for name in ("pack_matrix", "perceptron", "perceptron_vjp")
+)
+# largest error relative to the largest number: float32 sums of up to 1024; factors of 16 and of 8 bits
+BARS = {"float32": 5e-6, "float32-split": 5e-5, "bfloat16": 2e-2}
+# rows, inputs, hidden, outputs: more and less than a tile, none of them a multiple of one
+SHAPES = [(1, 16, 32, 16), (77, 17, 35, 19), (130, 256, 1024, 256)]
+
+
+def layers(inputs, hidden, outputs):
+    """Matrices (K, C) and biases (C,) of three layers."""
+    sizes = [(inputs, hidden), (hidden, hidden), (hidden, outputs)]
+    return [(torch.randn(size) / size[0] ** 0.5, torch.randn(size[1])) for size in sizes]
+
+
+def packed(weights, precision):
+    flat = [[pack(matrix, precision), bias] for matrix, bias in weights]
+    return [tensor for pair in flat for tensor in pair]
+
+
+def exact(x, added, weights):
+    (w1, b1), (w2, b2), (w3, b3) = [(matrix.double(), bias.double()) for matrix, bias in weights]
+    first = x.double().requires_grad_(), added.double().requires_grad_()
+    return *first, silu(silu(first[0] @ w1 + b1 + first[1]) @ w2 + b2) @ w3 + b3
+
+
+def error(found, expected):
+    found, expected = found.detach(), expected.detach()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("precision", BARS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_result_and_gradients_are_those_of_float64(shape, precision):
+    torch.manual_seed(1)
+    rows, inputs, hidden, outputs = shape
+    weights, x, g = layers(inputs, hidden, outputs), torch.randn(rows, inputs), torch.randn(rows, outputs)
+    table, index, plain = torch.randn(5, hidden), torch.randint(0, 5, (rows,)), torch.randn(rows, hidden)
+    x64, added64, expected = exact(x, table[index] + plain, weights)
+    expected.backward(g.double())
+
+    found, d1, d2 = perceptron(x, table, index, plain, None, *packed(weights, precision), True)
+    transposed = [pack(matrix.t().contiguous(), precision) for matrix, _ in weights]
+    g_x, g_first = perceptron_vjp(g, d1, d2, *transposed, inputs, True)
+    errors = {
+        "result": error(found, expected),
+        "gradient": max(error(g_x, x64.grad), error(g_first, added64.grad)),
+    }
+    for quantity, value in errors.items():
+        assert within(f"perceptron, {precision}, relative", quantity, value, BARS[precision]), errors
+    # a reduced precision that computed in float32 after all would be no cheaper
+    assert precision == "float32" or errors["result"] > 1e-7
+
+
+@pytest.mark.parametrize("precision", BARS)
+def test_rows_do_not_depend_on_each_other_or_on_threads(precision):
+    torch.manual_seed(2)
+    weights, x = packed(layers(16, 32, 16), precision), torch.randn(150, 16)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        whole = perceptron(x, None, None, None, None, *weights, False)[0]
+        torch.set_num_threads(2)
+        again = perceptron(x, None, None, None, None, *weights, False)[0]
+    finally:
+        torch.set_num_threads(threads)
+    parts = [perceptron(part, None, None, None, None, *weights, False)[0] for part in x.split(37)]
+    assert torch.equal(whole, again)
+    assert torch.equal(whole, torch.cat(parts))
+
+
+def test_no_rows_give_no_rows():
+    weights = layers(16, 32, 16)
+    found, d1, d2 = perceptron(torch.zeros(0, 16), None, None, None, None, *packed(weights, "float32"), True)
+    assert (found.shape, d1.shape, d2.shape) == ((0, 16), (0, 32), (0, 32))
+
+
+def test_derivatives_are_stored_only_when_asked_for():
+    weights = packed(layers(16, 32, 16), "bfloat16")
+    _, d1, d2 = perceptron(torch.zeros(3, 16), None, None, None, None, *weights, False)
+    assert (d1.shape, d2.shape) == ((0, 32), (0, 32))
+
+
+def test_large_inputs_saturate_silu():
+    """exp of the activation must neither overflow nor lose the sign."""
+    identity = [(1e4 * torch.eye(16), torch.zeros(16)), (torch.eye(16), torch.zeros(16))]
+    identity.append(identity[1])
+    x = torch.linspace(-1, 1, 16)[None, :]
+    found = perceptron(x, None, None, None, None, *packed(identity, "float32"), False)[0]
+    torch.testing.assert_close(found, silu(silu(1e4 * x)))
+
+
+def test_not_a_number_stays_one():
+    weights, x = packed(layers(16, 32, 16), "bfloat16"), torch.zeros(2, 16)
+    x[0, 3] = float("nan")
+    found = perceptron(x, None, None, None, None, *weights, False)[0]
+    assert found[0].isnan().all()
+    assert not found[1].isnan().any()
+
+
+def test_wrong_arguments_are_named():
+    weights = packed(layers(16, 32, 16), "float32")
+    with pytest.raises(ValueError, match="`precision` is float16 but must be float32, float32-split or"):
+        pack(torch.zeros(2, 2), "float16")
+    with pytest.raises(ValueError, match="`matrix` must be a float32 matrix, got Double"):
+        pack(torch.zeros(2, 2, dtype=torch.float64), "float32")
+    with pytest.raises(RuntimeError, match=r"`x` must be a float32 matrix, got Float \[3\]"):
+        perceptron(torch.zeros(3), None, None, None, None, *weights, False)
+    with pytest.raises(RuntimeError, match=r"what pack_matrix makes of a matrix \(8, 32\)"):
+        perceptron(torch.zeros(3, 8), None, None, None, None, *weights, False)
+    with pytest.raises(RuntimeError, match=r"`rows` must have shape \(3, 32\), got \[4, 32\]"):
+        perceptron(torch.zeros(3, 16), torch.zeros(4, 32), None, None, None, *weights, False)
