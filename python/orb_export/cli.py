@@ -10,7 +10,19 @@ from collections.abc import Sequence
 
 from orb_export import __version__
 
-COMMANDS = ("export", "info", "verify", "predict", "doctor", "convert", "lammps", "openmm", "train", "label")
+COMMANDS = (
+    "export",
+    "info",
+    "verify",
+    "predict",
+    "doctor",
+    "convert",
+    "lammps",
+    "openmm",
+    "train",
+    "label",
+    "bench",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ LAYERS = [
     ["model"],
     ["variants", "checkpoint", "artefact"],
     ["export", "train", "ase", "lammps"],
+    ["bench"],
     ["openmm"],  # its openmm-ml potentials export published models on first use
     ["commands", "demo"],
     ["cli"],

@@ -1,0 +1,80 @@
+"""`orb-export bench`: speed and memory of this machine as tables."""
+
+import argparse
+import sys
+from pathlib import Path
+
+MODELS = ("direct-20", "conservative-20", "direct-inf", "conservative-inf")
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser of `orb-export`."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure speed and memory on this machine",
+        description="Measure steps of molecular dynamics of full-size models (random weights), radius graphs "
+        "and matrix products on this machine; prints a page of tables and saves it with JSON and a picture.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("bench"), metavar="FOLDER", help="default: bench"
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all")
+    parser.add_argument(
+        "--precisions",
+        nargs="*",
+        choices=("float32", "float32-split", "bfloat16"),
+        help="default: float32 and bfloat16; on a GPU float32",
+    )
+    parser.add_argument(
+        "--atoms", nargs="*", type=int, default=(64, 256, 1000), metavar="N", help="default: 64 256 1000"
+    )
+    parser.add_argument(
+        "--graph-atoms",
+        nargs="*",
+        type=int,
+        default=(1000, 10000, 100000),
+        metavar="N",
+        help="default: 1000 10000 100000",
+    )
+    parser.add_argument("--peers", action="store_true", help="also orb-models, vesin, matscipy, nvalchemi")
+    parser.add_argument("--linearity", action="store_true", help="also t(20000)/t(2000) of direct-20")
+    parser.add_argument(
+        "--memory-atoms", type=int, default=0, metavar="N", help="also peak memory of direct-inf with N atoms"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="the least time counts (default: 3)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    import torch
+
+    from orb_export.bench import report
+    from orb_export.bench.run import Plan
+    from orb_export.bench.run import run as measure
+
+    device: str = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("bench: `device` is 'cuda' but torch finds no CUDA device here")
+    precisions = args.precisions
+    if precisions is None:
+        precisions = ("float32", "bfloat16") if device == "cpu" else ("float32",)
+    plan = Plan(
+        models=tuple(args.models) if args.atoms else (),
+        precisions=tuple(precisions),
+        atoms=tuple(args.atoms),
+        graph_atoms=tuple(args.graph_atoms),
+        memory_atoms=args.memory_atoms,
+        linearity=args.linearity,
+        peers=args.peers,
+        repeats=args.repeats,
+        device=device,
+    )
+    found = measure(plan, lambda message: print(f"orb-export: {message} ...", file=sys.stderr, flush=True))
+    paths = report.write(found, args.output)
+    print(report.markdown(found))
+    print(f"saved as {', '.join(map(str, paths))}")
+    return 0
