@@ -48,14 +48,15 @@ def _peer(name: str, atoms: Atoms) -> Run:
 
         return lambda: neighbour_list("ijSD", atoms, CUTOFF)
     import torch
-    from nvalchemiops.neighborlist import cell_list
+    from nvalchemiops.torch.neighbors import neighbor_list
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    arrays = [torch.as_tensor(array, device=device) for array in (positions, cell[None], periodic[None])]
+    x, box, axes = (torch.as_tensor(array, device=device) for array in (positions, cell, periodic))
 
     def by_nvalchemi() -> object:
-        pairs, _, shifts = cell_list(arrays[0], CUTOFF, arrays[1], arrays[2], return_neighbor_list=True)
-        x, box = arrays[0], arrays[1][0]
+        pairs, _, shifts = neighbor_list(
+            x, CUTOFF, box[None], axes[None], method="cell_list", return_neighbor_list=True
+        )
         vectors = x[pairs[1]] - x[pairs[0]] + shifts.to(box.dtype) @ box
         if device == "cuda":
             torch.cuda.synchronize()
