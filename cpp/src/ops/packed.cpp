@@ -36,8 +36,8 @@ Tensor interleaved(const Tensor &matrix) {
 
 Tensor pack_matrix(const Tensor &matrix, std::string_view precision) {
   TORCH_CHECK_VALUE(matrix.dim() == 2 && matrix.scalar_type() == at::kFloat && matrix.numel() > 0,
-                    "pack_matrix: `matrix` must be a float32 matrix, got ", matrix.scalar_type(), " of shape ",
-                    matrix.sizes());
+                    "pack_matrix: `matrix` must be a float32 matrix, got ", matrix.scalar_type(),
+                    " of shape ", matrix.sizes());
   if (precision == "float32") return panels_of(matrix);
   const Tensor high = matrix.to(at::kBFloat16);
   if (precision == "bfloat16") return interleaved(high);
@@ -65,7 +65,9 @@ bool has_kernel(bool narrow) {
   }
 }
 
-const c10::BFloat16 *as_bfloat16(const uint16_t *bits) { return reinterpret_cast<const c10::BFloat16 *>(bits); }
+const c10::BFloat16 *as_bfloat16(const uint16_t *bits) {
+  return reinterpret_cast<const c10::BFloat16 *>(bits);
+}
 
 float widened(uint16_t bits) { return static_cast<float>(c10::BFloat16(bits, c10::BFloat16::from_bits())); }
 

@@ -4,8 +4,8 @@
 //   bfloat16        (panels, K', 64): pairs of rows interleaved, K' = K rounded up to even
 //   float32-split   (2, panels, K', 64): the same of the rounded weights, and of what rounding lost
 //
-// A product of split numbers is high.high + high.low + low.high, accumulated in float32: the relative error of
-// each factor is 2^-16, and on processors with bfloat16 units (AMX) it is faster than float32.
+// A product of split numbers is high.high + high.low + low.high, accumulated in float32: the relative error
+// of each factor is 2^-16, and on processors with bfloat16 units (AMX) it is faster than float32.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,9 +1,9 @@
 // perceptron(x, ...): two hidden layers with SiLU, nothing after the last, for compiled programs on the CPU.
 //
-// A block of rows goes through all three products before the next one begins, so hidden layers of 1024 columns
-// never leave the cache, and bias, SiLU and rounding cost no passes over memory. What atoms give to the first
-// layer of an edge is added in the same way: rows of a table, picked by an index. For a backward pass the
-// derivatives of SiLU are stored; perceptron_vjp multiplies back through the products with them.
+// A block of rows goes through all three products before the next one begins, so hidden layers of 1024
+// columns never leave the cache, and bias, SiLU and rounding cost no passes over memory. What atoms give to
+// the first layer of an edge is added in the same way: rows of a table, picked by an index. For a backward
+// pass the derivatives of SiLU are stored; perceptron_vjp multiplies back through the products with them.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -58,7 +58,8 @@ struct Addend {
   int64_t stride = 0;
 };
 
-void add_rows(const Addend &addend, int64_t first, int64_t rows, int64_t column, int64_t columns, float *tile) {
+void add_rows(const Addend &addend, int64_t first, int64_t rows, int64_t column, int64_t columns,
+              float *tile) {
   if (addend.table == nullptr) return;
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = addend.index ? addend.index[first + r] : first + r;
@@ -99,11 +100,12 @@ Derivatives derivatives_of(const Tensor &stored, int64_t row, int64_t column) {
   if (stored.size(0) == 0) return {nullptr, false, 0};
   auto *data = static_cast<char *>(stored.data_ptr());
   const int64_t width = stored.size(1);
-  return {data + (row * width + column) * stored.element_size(), stored.scalar_type() == at::kBFloat16, width};
+  return {data + (row * width + column) * stored.element_size(), stored.scalar_type() == at::kBFloat16,
+          width};
 }
 
-// Calls evaluate(first row, rows, rows rounded up to what products take) for every block, on all threads. Rows
-// of a block that do not exist are unspecified, and influence no other.
+// Calls evaluate(first row, rows, rows rounded up to what products take) for every block, on all threads.
+// Rows of a block that do not exist are unspecified, and influence no other.
 template <class Make, class Evaluate>
 void for_blocks(int64_t n_rows, const Make &make, const Evaluate &evaluate) {
   const int64_t threads = at::get_num_threads();
@@ -150,9 +152,9 @@ Addend addend_of(const Optional &table, const Optional &index, int64_t n_rows, i
 
 std::tuple<Tensor, Tensor, Tensor> perceptron(const Tensor &x_given, const Optional &first_rows,
                                               const Optional &first_index, const Optional &second_rows,
-                                              const Optional &second_index, const Tensor &w1, const Tensor &b1,
-                                              const Tensor &w2, const Tensor &b2, const Tensor &w3,
-                                              const Tensor &b3, bool keep) {
+                                              const Optional &second_index, const Tensor &w1,
+                                              const Tensor &b1, const Tensor &w2, const Tensor &b2,
+                                              const Tensor &w3, const Tensor &b3, bool keep) {
   check_rows(x_given, "x");
   const Tensor x = x_given.contiguous();
   const int64_t n_rows = x.size(0), inputs = x.size(1);
@@ -207,8 +209,8 @@ std::tuple<Tensor, Tensor> perceptron_vjp(const Tensor &g_given, const Tensor &d
   check_rows(g_given, "g");
   const Tensor g = g_given.contiguous(), d1 = d1_given.contiguous(), d2 = d2_given.contiguous();
   const int64_t n_rows = g.size(0), hidden1 = d1.size(1), hidden2 = d2.size(1);
-  TORCH_CHECK(d1.size(0) == n_rows && d2.size(0) == n_rows, "perceptron_vjp: `d1` and `d2` must have ", n_rows,
-              " rows, got ", d1.sizes(), " and ", d2.sizes());
+  TORCH_CHECK(d1.size(0) == n_rows && d2.size(0) == n_rows, "perceptron_vjp: `d1` and `d2` must have ",
+              n_rows, " rows, got ", d1.sizes(), " and ", d2.sizes());
   const Packed third_layer(w3t, g.size(1), hidden2), second_layer(w2t, hidden2, hidden1),
       first_layer(w1t, hidden1, inputs);
   const Precision precision = first_layer.precision();

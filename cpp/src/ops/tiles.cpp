@@ -56,8 +56,7 @@ ORB_EXPORT_INLINE void store(const RowsOut &out, int64_t at, Floats x) {
   const Words high = rounded(x);
   *reinterpret_cast<Halves *>(out.high + at) = __builtin_convertvector(high, Halves);
   if (out.low != nullptr)
-    *reinterpret_cast<Halves *>(out.low + at) =
-        __builtin_convertvector(rounded(x - widened(high)), Halves);
+    *reinterpret_cast<Halves *>(out.low + at) = __builtin_convertvector(rounded(x - widened(high)), Halves);
 }
 
 ORB_EXPORT_INLINE void store_derivatives(const Derivatives &out, int64_t at, int64_t count, Floats x) {

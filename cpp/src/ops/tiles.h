@@ -1,5 +1,5 @@
-// What happens to a tile of a matrix product before it leaves the cache: bias, SiLU and its derivative, and the
-// rounding to what the next product reads. Compiled for several instruction sets; chosen at run time.
+// What happens to a tile of a matrix product before it leaves the cache: bias, SiLU and its derivative, and
+// the rounding to what the next product reads. Compiled for several instruction sets; chosen at run time.
 #pragma once
 
 #include <cstdint>
