@@ -10,6 +10,7 @@
 #include "comm.h"
 #include "error.h"
 #include "memory.h"
+#include "universe.h"
 
 #include <algorithm>
 #include <cctype>
@@ -153,8 +154,8 @@ void PairOrbV3::open_model(const std::string &path)
   auto &settings = impl->settings;
   impl->threads = settings.threads;
   if (!impl->threads && comm->nthreads > 1) impl->threads = comm->nthreads;
-  // each rank would take all cores
-  if (!impl->threads && comm->nprocs > 1) impl->threads = 1;
+  // each process would take all cores
+  if (!impl->threads && universe->nprocs > 1) impl->threads = 1;
 
   try {
     impl->path = std::filesystem::absolute(path).string();

@@ -43,7 +43,7 @@ def lines_of(case: Case, model: Path, folder: Path, name: str) -> list[str]:
     box = " ".join(f"$({k}:%.17g)" for k in ("lx", "ly", "lz", "xy", "xz", "yz"))
     return [
         "clear",
-        *runs.setup(case.atoms, place, before=("atom_modify map yes", *case.before)),
+        *runs.setup(case.atoms, place, before=case.before),
         header,
         f"pair_coeff * * {model} {' '.join(runs.elements(case.atoms))}",
         "neighbor 0.3 bin",

@@ -138,7 +138,7 @@ def replicas(launch, folder, model, commands, *, n_replicas=2, n_ranks=2) -> lis
     for k in range(n_replicas):
         atoms = metal()
         atoms.positions[5] += 0.05 * k
-        cases.append(Case(atoms, "", before=("atom_modify sort 0 0.0",)))
+        cases.append(Case(atoms, "", before=("atom_modify map yes sort 0 0.0",)))
         for line in (lines := ranks.lines_of(cases[k], model, folder, str(k))):
             assert "universe" not in line
     # the scripts differ in the folder only
