@@ -1,4 +1,4 @@
-"""Energies and virials of atoms. Oracles: the convention of docs/conventions.md, from the eager model; sums."""
+"""Energies and virials of atoms. Oracles: the convention of docs/conventions.md, by the eager model; sums."""
 
 from pathlib import Path
 from typing import Any

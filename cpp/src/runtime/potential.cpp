@@ -45,6 +45,7 @@ class CompiledPotential : public Potential {
     if (exchange)
       return together(graph, request, *exchange,
                       [&] { return choose_plan(problem(graph, request), memory_limit_); });
+    if (graph.failure) throw std::runtime_error(graph.failure);
     check_graph(graph, metadata_, false);
     if (uses_whole(problem(graph, request), request))
       return attempt(graph, [&] {
