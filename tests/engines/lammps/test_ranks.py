@@ -99,6 +99,7 @@ def small() -> dict[str, Case]:
     }
     cases = {
         "molecule, direct": Case(ethanol, "direct-20"),  # its torque is removed
+        "memory for a part of the edges": Case(metal(), "conservative-120", "memory 0.003"),
         "migration of corners": Case(metal(), "conservative-20", run=(*MOVE, "run 6")),
     }
     for k, (name, atoms) in enumerate(structures.items()):

@@ -228,7 +228,7 @@ def test_hybrid_styles_and_types_that_the_model_does_not_see(model, stock_lmp, t
 
 def test_a_restart_file_moves_between_numbers_of_ranks(model, stock_lmp, tmp_path):
     restart = tmp_path / "file.restart"
-    case = Case(metal(), "", "exchange redundant", run=("run 0", f"write_restart {restart}"))
+    case = Case(metal(), "", "exchange redundant timing yes", run=("run 0", f"write_restart {restart}"))
     done = stock_lmp("\n".join(ranks.lines_of(case, model, tmp_path, "0")), tmp_path, ranks=2)
     assert done.returncode == 0, done.stdout
     expected = ranks.read(case, tmp_path / "0").result
@@ -239,6 +239,7 @@ def test_a_restart_file_moves_between_numbers_of_ranks(model, stock_lmp, tmp_pat
     script[-1] += " modify sort id format float %.17g"
     done = stock_lmp("\n".join(script), tmp_path, ranks=3)
     assert done.returncode == 0, done.stdout
+    assert "Orb-v3: 1 evaluations on 3 ranks, exchange redundant" in done.stdout  # settings are kept
     forces = np.loadtxt(tmp_path / "again", skiprows=9)[:, 1:]
     assert np.abs(forces - expected.forces).max() < ranks.FORCE_BAR
 
