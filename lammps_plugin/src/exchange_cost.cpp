@@ -23,8 +23,7 @@ bool is_conservative(const orb_export::Metadata &metadata)
 }    // namespace
 
 // Sums of the partners' side come back after each layer, and their gradients go out in the backward pass.
-double seconds_of_reverse(const orb_export::Metadata &metadata, const Border &border,
-                          int /*threads*/)
+double seconds_of_reverse(const orb_export::Metadata &metadata, const Border &border)
 {
   const double calls =
       static_cast<double>(metadata.layers) * (is_conservative(metadata) ? 2.0 : 1.0);

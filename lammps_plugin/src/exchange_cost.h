@@ -16,7 +16,7 @@ struct Border {
 // Seconds per step that a scheme needs beyond what both need. Rates are rounded figures of one CPU core or
 // one GPU and an ordinary network, not measured at run time: the choice, and with it the rounding of a
 // trajectory, is the same on every run.
-double seconds_of_reverse(const orb_export::Metadata &metadata, const Border &border, int threads);
+double seconds_of_reverse(const orb_export::Metadata &metadata, const Border &border);
 double seconds_of_redundant(const orb_export::Metadata &metadata, const Border &border,
                             int threads);
 

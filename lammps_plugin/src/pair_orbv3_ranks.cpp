@@ -118,7 +118,7 @@ void PairOrbV3::choose_scheme(double ghosts, double edges)
   const orbv3::Border border = {ghosts / comm->nprocs, edges / comm->nprocs};
   const auto &meta = impl->potential->metadata();
   impl->redundant = orbv3::seconds_of_redundant(meta, border, impl->threads) <
-                    orbv3::seconds_of_reverse(meta, border, impl->threads);
+                    orbv3::seconds_of_reverse(meta, border);
   if (impl->redundant) build_edges();    // again, now with the limits
 }
 

@@ -120,16 +120,14 @@ void the_cheaper_scheme_depends_on_the_device()
   model.hidden = 1024;
   model.layers = 5;
   const orbv3::Border border = {2000.0, 8000.0};
-  CHECK(orbv3::seconds_of_reverse(model, border, 1) <
-        orbv3::seconds_of_redundant(model, border, 1));
+  CHECK(orbv3::seconds_of_reverse(model, border) < orbv3::seconds_of_redundant(model, border, 1));
   // a small network on a GPU waits for messages
   model.device = "cuda";
   model.hidden = 64;
   model.channels = 64;
-  CHECK(orbv3::seconds_of_redundant(model, border, 1) <
-        orbv3::seconds_of_reverse(model, border, 1));
+  CHECK(orbv3::seconds_of_redundant(model, border, 1) < orbv3::seconds_of_reverse(model, border));
   // nothing to send costs messages in one scheme only
-  CHECK(orbv3::seconds_of_redundant(model, {}, 1) < orbv3::seconds_of_reverse(model, {}, 1));
+  CHECK(orbv3::seconds_of_redundant(model, {}, 1) < orbv3::seconds_of_reverse(model, {}));
 }
 
 }    // namespace
