@@ -43,7 +43,8 @@ def _voigt(tensor: Tensor) -> Tensor:  # (B, 3, 3) symmetric -> (B, 6)
 def conservative_stress(strain_gradient: Tensor, cell: Tensor) -> Tensor:
     """Stress (B, 6) of the strain gradients (B, 3, 3): divided by |det cell|, zero without a cell."""
     volume = torch.linalg.det(cell).abs()[:, None]  # (B, 1)
-    stress = _voigt(strain_gradient) / volume
+    # dividing by infinity also has a derivative of zero, where dividing by zero would have none
+    stress = _voigt(strain_gradient) / torch.where(volume > 0, volume, torch.full_like(volume, torch.inf))
     usable = stress.abs() < LARGEST_STRESS  # false for NaN, too
     return torch.where(usable, stress, torch.zeros_like(stress))
 

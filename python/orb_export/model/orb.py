@@ -82,7 +82,7 @@ class OrbV3(nn.Module):
         """Evaluate a batch. Of direct models only the repulsion depends differentiably on `graph.vectors`."""
         direct = self.config.kind == "direct"
         x = self.node_features(graph, graph.vectors.detach() if direct else graph.vectors)
-        totals = torch.zeros(len(graph.counts), x.shape[1], dtype=torch.float64, device=x.device)
+        totals = x.new_zeros(graph.counts.shape[0], x.shape[1], dtype=torch.float64)
         n_atoms = graph.counts.to(torch.float64)
         latent_mean = totals.index_add(0, graph.batch, x.to(torch.float64)) / n_atoms[:, None]  # (B, C)
 

@@ -115,6 +115,8 @@ class LossOptions(Options):
         """The weights when the part `decay` (0 to 1) of the decay of the learning rate is behind."""
         final = self.energy if self.final_energy is None else self.final_energy
         energy = self.energy + (final - self.energy) * decay
+        if self.energy and final:  # by equal factors: much only where the learning rate is small already
+            energy = self.energy * (final / self.energy) ** decay
         return LossWeights(energy, self.forces, self.stress, self.confidence, self.equigrad)
 
 
@@ -179,6 +181,7 @@ class MachineOptions(Options):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["float32", "float64", "bf16-mixed"] = "float32"
     threads: PositiveInt | None = None  # of torch in each process; None: its own choice
+    compile: bool | Literal["auto"] = "auto"  # the passes through the model; auto: on CPUs, where it pays
     checkpoint_steps: PositiveInt = 500
     validation_steps: PositiveInt | None = None  # None: once in an epoch
     log_steps: PositiveInt = 50

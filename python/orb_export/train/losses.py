@@ -88,8 +88,8 @@ def predict(model: OrbV3, graph: Graph, *, differentiable: bool = False) -> Pred
     (gradient,) = torch.autograd.grad(
         outputs.energy.sum(), graph.vectors, create_graph=differentiable, retain_graph=differentiable
     )
-    edge_graph, n_graphs = graph.batch.index_select(0, graph.centers), len(graph.counts)
-    forces = edge_forces(gradient, graph.centers, graph.neighbors, len(graph.numbers))
+    edge_graph, n_graphs = graph.batch.index_select(0, graph.centers), graph.counts.shape[0]
+    forces = edge_forces(gradient, graph.centers, graph.neighbors, graph.numbers.shape[0])
     strain = strain_gradient(graph.vectors, gradient, edge_graph, n_graphs)
     if model.config.kind == "conservative":
         stress = conservative_stress(strain, graph.cell)
@@ -127,13 +127,19 @@ def confidence_loss(model: OrbV3, logits: Tensor, errors: Tensor) -> Tensor:
 
 
 def loss_terms(
-    model: OrbV3, graph: Graph, labels: Labels, weights: LossWeights, pool: Pool = ALONE
+    model: OrbV3,
+    graph: Graph,
+    labels: Labels,
+    weights: LossWeights,
+    pool: Pool = ALONE,
+    prediction: Prediction | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch and, for the log, its weighted terms and errors in physical units.
 
-    In training mode the normalizers take the targets into their statistics.
+    In training mode the normalizers take the targets into their statistics. `prediction` is what
+    `predict(model, graph, differentiable=True)` gives, for callers that have it already.
     """
-    prediction = predict(model, graph, differentiable=True)
+    prediction = prediction or predict(model, graph, differentiable=True)
     per_graph, per_atom = pool.share(len(graph.counts)), pool.share(len(graph.numbers))
     terms = {}
     if weights.energy:

@@ -9,11 +9,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from orb_export.graph import Graph
 from orb_export.model import OrbV3
 
 from .batches import Batch
+from .compiled import CompiledPredict
 from .config import LossWeights, TrainConfig
-from .losses import Pool, denoising_loss, loss_terms, predict
+from .losses import Pool, Prediction, denoising_loss, loss_terms, predict
 
 # The published fine-tuning script: the rate climbs to ten times its value and falls to a tenth of it.
 ONE_CYCLE_PEAK = ONE_CYCLE_FALL = 10.0
@@ -26,12 +28,19 @@ def _all_reduced(values: Tensor) -> Tensor:
 
 
 class OrbModule(pl.LightningModule):
-    """A model with its losses for `steps` steps."""
+    """A model with its losses for `steps` steps; with `compiled`, the passes through it are compiled."""
 
-    def __init__(self, model: OrbV3, config: TrainConfig, steps: int) -> None:
+    def __init__(self, model: OrbV3, config: TrainConfig, steps: int, *, compiled: bool = False) -> None:
         super().__init__()
         self.model, self.config, self.steps = model, config, steps
+        self.compiled = CompiledPredict(model) if compiled else None
         freeze_unused(model, config)
+
+    def predict(self, graph: Graph) -> Prediction:
+        """Differentiable results of a batch."""
+        if self.compiled is not None:
+            return self.compiled(graph)
+        return predict(self.model, graph, differentiable=self.training)
 
     def pool(self, counts: bool = True) -> Pool:
         """The processes that share the batches of this run."""
@@ -49,7 +58,8 @@ class OrbModule(pl.LightningModule):
             self._log({"train/denoising_loss": loss.detach()}, batch)
             return self._finite(loss, batch)
         weights = self.loss_weights(self.global_step)
-        loss, terms = loss_terms(self.model, batch.graph, batch.labels, weights, self.pool(batch.counts))
+        pool, found = self.pool(batch.counts), self.predict(batch.graph)
+        loss, terms = loss_terms(self.model, batch.graph, batch.labels, weights, pool, found)
         self._log({f"train/{name}": value for name, value in terms.items()}, batch)
         self.log("forces_mae", terms["forces_mae"], prog_bar=True, logger=False, batch_size=1)
         return self._finite(loss, batch)
@@ -68,7 +78,7 @@ class OrbModule(pl.LightningModule):
             self.log("validation/denoising_loss", loss, batch_size=len(batch.noise), sync_dist=True)
             return
         with torch.enable_grad():
-            prediction = predict(self.model, batch.graph)
+            prediction = self.predict(batch.graph)
         energy = (prediction.energy.detach() - batch.labels.energy).abs() / batch.graph.counts
         forces = (prediction.forces.detach() - batch.labels.forces).abs()
         for name, errors in (("energy_mae", energy), ("forces_mae", forces)):

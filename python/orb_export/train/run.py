@@ -27,6 +27,7 @@ from . import estimate, report
 from .batches import Plan, TrainingLoader, evaluation_loader
 from .card import model_card
 from .catalog import Catalog, StructureSet, filtered, split
+from .compiled import is_worth_compiling
 from .config import TrainConfig, parse_config
 from .data import Sample
 from .initial import architecture, initial_model
@@ -110,7 +111,8 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, max_steps:
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)
         (output / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    module = OrbModule(model, config, len(plan))
+    edges = int(data.training.n_edges.sum()) * config.optimizer.epochs
+    module = OrbModule(model, config, len(plan), compiled=is_worth_compiling(config, model, edges))
     steps = len(plan) if max_steps is None else min(max_steps, len(plan))
     with warnings.catch_warnings():
         for message in _ADVICE:

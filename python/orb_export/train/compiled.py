@@ -1,0 +1,182 @@
+"""Predictions whose forward and backward passes are compiled, for any numbers of atoms, edges and graphs.
+
+The energy and its gradient are traced into one graph of operations on weights and batch. The loss of that
+graph's results stays ordinary torch, and its backward pass ends in the compiled derivative of the graph: the
+second derivatives of a conservative model, which dominate a step. Every pass is compiled once.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
+from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+from torch._inductor.decomposition import select_decomp_table
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.fx import GraphModule
+from torch.fx.experimental import _config
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils import _pytree as pytree
+
+from orb_export import ops  # noqa: F401  (registers the operators that cpu_passes uses)
+from orb_export.export import cpu_passes
+from orb_export.graph import Graph
+from orb_export.model import OrbV3
+
+from .config import TrainConfig
+from .losses import Prediction, predict
+
+# Edges of a run times weights of its model from which on compiling pays: about a minute of one core each.
+_WORTH_COMPILING = 2e12
+
+# Sizes of the batch that is traced: all different, so that no two are taken to be the same.
+_ATOMS, _EDGES, _GRAPHS = 11, 29, 5
+_SIZES = Graph(
+    numbers=_ATOMS,
+    centers=_EDGES,
+    neighbors=_EDGES,
+    vectors=_EDGES,
+    batch=_ATOMS,
+    counts=_GRAPHS,
+    charge=_GRAPHS,
+    spin=_GRAPHS,
+    cell=_GRAPHS,
+    positions=_ATOMS,
+)
+_KEPT = {torch.ops.aten.index_add.default}  # cpu_passes looks for it
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides warnings of torch about its own internals."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _any_size() -> contextlib.AbstractContextManager[None]:
+    """Without it torch takes a dynamic size to be never 0 or 1, but a batch of one structure is common."""
+    patch: contextlib.AbstractContextManager[None] = _config.patch(backed_size_oblivious=True)
+    return patch
+
+
+class _Predict(nn.Module):
+    """`predict` as a module, whose weights functional_call can replace."""
+
+    def __init__(self, model: OrbV3) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, graph: Graph) -> Prediction:
+        return predict(self.model, graph, differentiable=True)
+
+
+def _weights(model: OrbV3) -> list[Tensor]:
+    # copies of the statistics: the loss updates them between forward and backward pass
+    return [*model.parameters(), *(buffer.clone() for buffer in model.buffers())]
+
+
+def _fakes(model: OrbV3) -> list[Tensor]:
+    """Stand-ins of weights and batch; the first sizes of the batch are symbols."""
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    fixed = [DimDynamic.STATIC] * 3
+    weights = [
+        mode.from_tensor(t, symbolic_context=StatelessSymbolicContext(fixed[: t.dim()]))
+        for t in _weights(model)
+    ]
+    batch = []
+    for name, size in zip(Graph._fields, _SIZES, strict=True):
+        whole = name in ("numbers", "centers", "neighbors", "batch", "counts")
+        rest = {"vectors": (3,), "positions": (3,), "cell": (3, 3)}.get(name, ())
+        tensor = torch.zeros(size, *rest, dtype=torch.int64 if whole else torch.float64, device=model.device)
+        dynamic = [DimDynamic.DUCK, *fixed[: len(rest)]]
+        batch.append(mode.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic)))
+    return [*weights, *batch]
+
+
+def _lowered(module: GraphModule, inputs: Sequence[Any], **options: Any) -> Any:
+    return compile_fx_inner(cpu_passes.apply(module), inputs, **options)
+
+
+def _traced(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> GraphModule:
+    """The operations of a function, those of gradients inside it among them, as one differentiable graph."""
+    program = make_fx(function, _allow_non_fake_inputs=True)(*inputs)
+    for node in list(program.graph.nodes):
+        # what autograd keeps for a backward pass is recorded as detached, which would end the second derivative
+        if node.target is torch.ops.aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    program.recompile()
+    return program
+
+
+def is_worth_compiling(config: TrainConfig, model: OrbV3, n_edges: int) -> bool:
+    """Whether a run over `n_edges` edges, all epochs together, is to be compiled: `machine.compile`.
+
+    Raises ValueError when it is to be and cannot.
+    """
+    machine = config.machine
+    possible = machine.precision != "bf16-mixed" and machine.strategy != "fsdp" and config.denoising is None
+    if machine.compile != "auto":
+        if machine.compile and not possible:
+            raise ValueError(
+                "train: `machine.compile` is true but must be false with bf16-mixed, fsdp or denoising"
+            )
+        return machine.compile
+    on_cpu = machine.accelerator == "cpu" or (
+        machine.accelerator == "auto" and not torch.accelerator.is_available()
+    )
+    large = n_edges * sum(weight.numel() for weight in model.parameters()) > _WORTH_COMPILING
+    return possible and on_cpu and large and _has_compiler()
+
+
+def _has_compiler() -> bool:
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
+
+
+class CompiledPredict:
+    """`losses.predict(model, graph, differentiable=True)` for one model, compiled at the first call."""
+
+    def __init__(self, model: OrbV3) -> None:
+        self.model = model
+        self._call: Callable[..., Sequence[Tensor]] | None = None
+        self._spec: pytree.TreeSpec | None = None
+
+    def __call__(self, graph: Graph) -> Prediction:
+        if self._call is None:
+            self._compile()
+        assert self._call is not None and self._spec is not None
+        found = pytree.tree_unflatten(self._call(*_weights(self.model), *graph), self._spec)
+        # the confidence head reads detached features, and nothing is detached in the compiled part
+        logits = self.model.confidence_head(found.outputs.node_features)
+        prediction: Prediction = found._replace(outputs=found.outputs._replace(confidence_logits=logits))
+        return prediction
+
+    def _compile(self) -> None:
+        names = [name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]]
+        module = _Predict(self.model)
+
+        def function(*inputs: Tensor) -> list[Tensor]:
+            state = {f"model.{name}": tensor for name, tensor in zip(names, inputs, strict=False)}
+            found: Prediction = functional_call(module, state, (Graph(*inputs[len(names) :]),))
+            found = found._replace(outputs=found.outputs._replace(confidence_logits=None))
+            leaves, self._spec = pytree.tree_flatten(found)
+            return leaves
+
+        with _quiet(), _any_size():
+            inputs = _fakes(self.model)
+            program = _traced(function, inputs)
+            cpu_passes.register_fakes()
+            table = {op: rule for op, rule in select_decomp_table().items() if op not in _KEPT}
+            self._call = compile_fx(program, inputs, inner_compile=_lowered, decompositions=table)
