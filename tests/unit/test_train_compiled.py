@@ -8,7 +8,9 @@ import pytest
 import torch
 from ase import Atoms
 from orb_export.graph import batch_graphs, from_atoms
-from orb_export.train.compiled import CompiledPredict, is_worth_compiling
+from orb_export.model import OrbConfig, OrbV3
+from orb_export.train.catalog import Catalog, Summary
+from orb_export.train.compiled import CompiledPredict, is_compiled
 from orb_export.train.config import parse_config
 from orb_export.train.data import Labels
 from orb_export.train.losses import LossWeights, loss_terms
@@ -54,9 +56,11 @@ def step(model, predict, structures, seed):
 
 # torch warns of its own internals while it compiles
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_compiled_step_is_the_eager_one_for_every_size(dtype):
-    model = tiny_model("conservative").to(dtype).train()
+@pytest.mark.parametrize(("dtype", "layers"), [(torch.float32, 1), (torch.float64, 1)], ids=str)
+def test_a_compiled_step_is_the_eager_one_for_every_size(dtype, layers):
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "hidden": 16, "head_hidden": 8, "layers": layers}
+    model = OrbV3(OrbConfig("conservative", 120, **sizes)).to(dtype).train()
     model.decoder.requires_grad_(False)
     eager = copy.deepcopy(model)
     compiled = CompiledPredict(model)
@@ -66,20 +70,25 @@ def test_a_compiled_step_is_the_eager_one_for_every_size(dtype):
             assert (ours - expected).norm() <= TOLERANCE[dtype] * (1 + expected.norm())
 
 
-def config(**machine):
-    return parse_config({"data": {"train": ["a.xyz"]}, "machine": {"accelerator": "cpu"} | machine}, "test")
+def decided(n_edges, **machine):
+    machine = {"accelerator": "cpu", **machine}
+    config = parse_config({"data": {"train": ["a.xyz"]}, "machine": machine}, "test")
+    row = Summary(np.zeros(119, dtype=np.int64), n_edges, 0.0, (0.0, 0.0, 0.0), np.zeros(6), "test")
+    return is_compiled(config, tiny_model("conservative"), Catalog.of([row]))
 
 
 def test_long_runs_are_compiled_and_short_ones_not():
-    model = tiny_model("conservative")
-    assert not is_worth_compiling(config(), model, 10)
-    assert is_worth_compiling(config(), model, 10**12)
-    assert is_worth_compiling(config(compile=True), model, 10)
-    assert not is_worth_compiling(config(compile=False), model, 10**12)
+    assert decided(10**12)
+    assert not decided(10)
+    assert decided(10, compile=True)
+    assert not decided(10**12, compile=False)
+    assert not decided(10**12, accelerator="gpu")
 
 
-def test_what_cannot_be_compiled_is_named():
-    model = tiny_model("conservative")
-    assert not is_worth_compiling(config(precision="bf16-mixed"), model, 10**12)
-    with pytest.raises(ValueError, match="`machine.compile` is true but must be false with bf16-mixed"):
-        is_worth_compiling(config(precision="bf16-mixed", compile=True), model, 10**12)
+@pytest.mark.parametrize("machine", [{"precision": "bf16-mixed"}, {"strategy": "fsdp"}], ids=str)
+def test_what_cannot_be_compiled_is_named(machine):
+    assert not decided(10**12, **machine)
+    with pytest.raises(
+        ValueError, match=r"`machine\.compile` is true but must be false with bf16-mixed, fsdp"
+    ):
+        decided(10**12, compile=True, **machine)

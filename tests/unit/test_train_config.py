@@ -73,10 +73,12 @@ def test_rate_warms_up_holds_and_falls_to_zero():
 
 def test_energy_gains_weight_while_the_rate_decays():
     loss = parse_config({"data": DATA, "loss": {"energy": 0.1, "final_energy": 0.9, "forces": 2.0}}, "c").loss
-    assert [loss.at(decay).energy for decay in (0.0, 0.5, 1.0)] == pytest.approx([0.1, 0.5, 0.9])
+    assert [loss.at(decay).energy for decay in (0.0, 0.5, 1.0)] == pytest.approx([0.1, 0.3, 0.9])
     assert {loss.at(decay).forces for decay in (0.0, 0.5, 1.0)} == {2.0}
     constant = parse_config({"data": DATA, "loss": {"energy": 0.1, "final_energy": None}}, "c").loss
     assert constant.at(1.0).energy == 0.1
+    from_nothing = parse_config({"data": DATA, "loss": {"energy": 0, "final_energy": 10}}, "c").loss
+    assert from_nothing.at(0.5).energy == pytest.approx(5.0)
 
 
 def test_references_are_kept_from_a_model_and_refitted_without():

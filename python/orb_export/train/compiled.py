@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.exc import InvalidCxxCompiler
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.fx import GraphModule
@@ -29,6 +29,7 @@ from orb_export.export import cpu_passes
 from orb_export.graph import Graph
 from orb_export.model import OrbV3
 
+from .catalog import Catalog
 from .config import TrainConfig
 from .losses import Prediction, predict
 
@@ -108,7 +109,7 @@ def _traced(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> Grap
     """The operations of a function, those of gradients inside it among them, as one differentiable graph."""
     program = make_fx(function, _allow_non_fake_inputs=True)(*inputs)
     for node in list(program.graph.nodes):
-        # what autograd keeps for a backward pass is recorded as detached, which would end the second derivative
+        # autograd's saved tensors are recorded as detached, which would end the second derivative
         if node.target is torch.ops.aten.detach.default:
             node.replace_all_uses_with(node.args[0])
             program.graph.erase_node(node)
@@ -117,8 +118,8 @@ def _traced(function: Callable[..., list[Tensor]], inputs: list[Tensor]) -> Grap
     return program
 
 
-def is_worth_compiling(config: TrainConfig, model: OrbV3, n_edges: int) -> bool:
-    """Whether a run over `n_edges` edges, all epochs together, is to be compiled: `machine.compile`.
+def is_compiled(config: TrainConfig, model: OrbV3, training: Catalog) -> bool:
+    """Whether a run on these structures is compiled, as `machine.compile` says.
 
     Raises ValueError when it is to be and cannot.
     """
@@ -130,11 +131,10 @@ def is_worth_compiling(config: TrainConfig, model: OrbV3, n_edges: int) -> bool:
                 "train: `machine.compile` is true but must be false with bf16-mixed, fsdp or denoising"
             )
         return machine.compile
-    on_cpu = machine.accelerator == "cpu" or (
-        machine.accelerator == "auto" and not torch.accelerator.is_available()
-    )
-    large = n_edges * sum(weight.numel() for weight in model.parameters()) > _WORTH_COMPILING
-    return possible and on_cpu and large and _has_compiler()
+    gpu = machine.accelerator == "gpu" or (machine.accelerator == "auto" and torch.accelerator.is_available())
+    edges = int(training.n_edges.sum()) * config.optimizer.epochs
+    weights = sum(weight.numel() for weight in model.parameters())
+    return possible and not gpu and edges * weights > _WORTH_COMPILING and _has_compiler()
 
 
 def _has_compiler() -> bool:
@@ -154,9 +154,11 @@ class CompiledPredict:
         self._spec: pytree.TreeSpec | None = None
 
     def __call__(self, graph: Graph) -> Prediction:
+        """Differentiable results of a batch; weights must stay until its backward pass."""
         if self._call is None:
             self._compile()
-        assert self._call is not None and self._spec is not None
+        assert self._call is not None
+        assert self._spec is not None
         found = pytree.tree_unflatten(self._call(*_weights(self.model), *graph), self._spec)
         # the confidence head reads detached features, and nothing is detached in the compiled part
         logits = self.model.confidence_head(found.outputs.node_features)

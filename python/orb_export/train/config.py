@@ -114,9 +114,10 @@ class LossOptions(Options):
     def at(self, decay: float) -> LossWeights:
         """The weights when the part `decay` (0 to 1) of the decay of the learning rate is behind."""
         final = self.energy if self.final_energy is None else self.final_energy
-        energy = self.energy + (final - self.energy) * decay
         if self.energy and final:  # by equal factors: much only where the learning rate is small already
             energy = self.energy * (final / self.energy) ** decay
+        else:
+            energy = self.energy + (final - self.energy) * decay
         return LossWeights(energy, self.forces, self.stress, self.confidence, self.equigrad)
 
 

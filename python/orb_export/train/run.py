@@ -27,7 +27,7 @@ from . import estimate, report
 from .batches import Plan, TrainingLoader, evaluation_loader
 from .card import model_card
 from .catalog import Catalog, StructureSet, filtered, split
-from .compiled import is_worth_compiling
+from .compiled import is_compiled
 from .config import TrainConfig, parse_config
 from .data import Sample
 from .initial import architecture, initial_model
@@ -111,8 +111,7 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, max_steps:
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)
         (output / CONFIG).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    edges = int(data.training.n_edges.sum()) * config.optimizer.epochs
-    module = OrbModule(model, config, len(plan), compiled=is_worth_compiling(config, model, edges))
+    module = OrbModule(model, config, len(plan), compiled=is_compiled(config, model, data.training))
     steps = len(plan) if max_steps is None else min(max_steps, len(plan))
     with warnings.catch_warnings():
         for message in _ADVICE:
@@ -146,7 +145,9 @@ def describe(config: TrainConfig) -> list[str]:
     data = RunData(config, architecture(config))
     model = initial_model(config, data.structures, data.training)
     plan = _plan(config, data.training, 0, 1)
-    return list(estimate.describe(config, model, data.training, len(data.held_out), plan))
+    lines = list(estimate.describe(config, model, data.training, len(data.held_out), plan))
+    compiled = is_compiled(config, model, data.training)
+    return [*lines, f"passes      {'compiled' if compiled else 'eager'}"]
 
 
 def _finish(config: TrainConfig, output: Path, model: OrbV3, data: RunData) -> None:
