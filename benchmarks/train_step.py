@@ -4,8 +4,8 @@
 
 Same random weights, same batch, float32 on the CPU: loss (all terms), backward passes, clipping, Adam. The
 peer is orb-models 0.5.5 as its fine-tuning script uses it. Both take turns within every repeat, with the same
-threads, on rattled copper; graphs are ready in memory on both sides, and ours is compiled before. The least of
-each one's times counts, and the first losses are printed: both do the same work.
+threads, on rattled copper; graphs are ready in memory on both sides, and ours is compiled before. The least
+of each one's times counts, and the first losses are printed: both do the same work.
 """
 
 import argparse

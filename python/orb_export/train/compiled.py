@@ -38,18 +38,6 @@ _WORTH_COMPILING = 2e12
 
 # Sizes of the batch that is traced: all different, so that no two are taken to be the same.
 _ATOMS, _EDGES, _GRAPHS = 11, 29, 5
-_SIZES = Graph(
-    numbers=_ATOMS,
-    centers=_EDGES,
-    neighbors=_EDGES,
-    vectors=_EDGES,
-    batch=_ATOMS,
-    counts=_GRAPHS,
-    charge=_GRAPHS,
-    spin=_GRAPHS,
-    cell=_GRAPHS,
-    positions=_ATOMS,
-)
 _KEPT = {torch.ops.aten.index_add.default}  # cpu_passes looks for it
 
 
@@ -63,7 +51,7 @@ def _quiet() -> Iterator[None]:
 
 def _any_size() -> contextlib.AbstractContextManager[None]:
     """Without it torch takes a dynamic size to be never 0 or 1, but a batch of one structure is common."""
-    patch: contextlib.AbstractContextManager[None] = _config.patch(backed_size_oblivious=True)
+    patch: contextlib.AbstractContextManager[None] = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     return patch
 
 
@@ -83,22 +71,40 @@ def _weights(model: OrbV3) -> list[Tensor]:
     return [*model.parameters(), *(buffer.clone() for buffer in model.buffers())]
 
 
+def _example(device: torch.device) -> Graph:
+    """A batch whose values do not matter."""
+
+    def integers(size: int) -> Tensor:
+        return torch.zeros(size, dtype=torch.int64, device=device)
+
+    def numbers(*sizes: int) -> Tensor:
+        return torch.zeros(sizes, dtype=torch.float64, device=device)
+
+    return Graph(
+        numbers=integers(_ATOMS),
+        centers=integers(_EDGES),
+        neighbors=integers(_EDGES),
+        vectors=numbers(_EDGES, 3),
+        batch=integers(_ATOMS),
+        counts=integers(_GRAPHS),
+        charge=numbers(_GRAPHS),
+        spin=numbers(_GRAPHS),
+        cell=numbers(_GRAPHS, 3, 3),
+        positions=numbers(_ATOMS, 3),
+    )
+
+
 def _fakes(model: OrbV3) -> list[Tensor]:
     """Stand-ins of weights and batch; the first sizes of the batch are symbols."""
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    fixed = [DimDynamic.STATIC] * 3
-    weights = [
-        mode.from_tensor(t, symbolic_context=StatelessSymbolicContext(fixed[: t.dim()]))
-        for t in _weights(model)
-    ]
-    batch = []
-    for name, size in zip(Graph._fields, _SIZES, strict=True):
-        whole = name in ("numbers", "centers", "neighbors", "batch", "counts")
-        rest = {"vectors": (3,), "positions": (3,), "cell": (3, 3)}.get(name, ())
-        tensor = torch.zeros(size, *rest, dtype=torch.int64 if whole else torch.float64, device=model.device)
-        dynamic = [DimDynamic.DUCK, *fixed[: len(rest)]]
-        batch.append(mode.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic)))
-    return [*weights, *batch]
+
+    def fake(tensor: Tensor, first: DimDynamic) -> Tensor:
+        sizes = [first, DimDynamic.STATIC, DimDynamic.STATIC][: tensor.dim()]
+        stand_in: Tensor = mode.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(sizes))
+        return stand_in
+
+    weights = [fake(tensor, DimDynamic.STATIC) for tensor in _weights(model)]
+    return [*weights, *(fake(tensor, DimDynamic.DUCK) for tensor in _example(model.device))]
 
 
 def _lowered(module: GraphModule, inputs: Sequence[Any], **options: Any) -> Any:
@@ -150,29 +156,28 @@ class CompiledPredict:
 
     def __init__(self, model: OrbV3) -> None:
         self.model = model
-        self._call: Callable[..., Sequence[Tensor]] | None = None
+        self._call: Callable[..., Any] | None = None
         self._spec: pytree.TreeSpec | None = None
 
     def __call__(self, graph: Graph) -> Prediction:
         """Differentiable results of a batch; weights must stay until its backward pass."""
         if self._call is None:
-            self._compile()
-        assert self._call is not None
+            self._call = self._compiled()
         assert self._spec is not None
-        found = pytree.tree_unflatten(self._call(*_weights(self.model), *graph), self._spec)
+        found: Prediction = pytree.tree_unflatten(self._call(*_weights(self.model), *graph), self._spec)
         # the confidence head reads detached features, and nothing is detached in the compiled part
         logits = self.model.confidence_head(found.outputs.node_features)
-        prediction: Prediction = found._replace(outputs=found.outputs._replace(confidence_logits=logits))
-        return prediction
+        return found._replace(outputs=found.outputs._replace(confidence_logits=logits))
 
-    def _compile(self) -> None:
+    def _compiled(self) -> Callable[..., Any]:
         names = [name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]]
         module = _Predict(self.model)
 
         def function(*inputs: Tensor) -> list[Tensor]:
             state = {f"model.{name}": tensor for name, tensor in zip(names, inputs, strict=False)}
             found: Prediction = functional_call(module, state, (Graph(*inputs[len(names) :]),))
-            found = found._replace(outputs=found.outputs._replace(confidence_logits=None))
+            nothing = found.outputs.node_features.new_zeros(0)
+            found = found._replace(outputs=found.outputs._replace(confidence_logits=nothing))
             leaves, self._spec = pytree.tree_flatten(found)
             return leaves
 
@@ -181,4 +186,5 @@ class CompiledPredict:
             program = _traced(function, inputs)
             cpu_passes.register_fakes()
             table = {op: rule for op, rule in select_decomp_table().items() if op not in _KEPT}
-            self._call = compile_fx(program, inputs, inner_compile=_lowered, decompositions=table)
+            call: Any = compile_fx(program, inputs, inner_compile=_lowered, decompositions=table)
+        return call  # type: ignore[no-any-return]
