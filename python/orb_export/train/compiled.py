@@ -130,11 +130,13 @@ def is_compiled(config: TrainConfig, model: OrbV3, training: Catalog) -> bool:
     Raises ValueError when it is to be and cannot.
     """
     machine = config.machine
-    possible = machine.precision != "bf16-mixed" and machine.strategy != "fsdp" and config.denoising is None
+    conservative = model.config.kind == "conservative" and config.denoising is None
+    possible = conservative and machine.precision != "bf16-mixed" and machine.strategy != "fsdp"
     if machine.compile != "auto":
         if machine.compile and not possible:
             raise ValueError(
-                "train: `machine.compile` is true but must be false with bf16-mixed, fsdp or denoising"
+                "train: `machine.compile` is true but must be false with direct models, denoising, "
+                "bf16-mixed and fsdp"
             )
         return machine.compile
     gpu = machine.accelerator == "gpu" or (machine.accelerator == "auto" and torch.accelerator.is_available())
@@ -152,7 +154,7 @@ def _has_compiler() -> bool:
 
 
 class CompiledPredict:
-    """`losses.predict(model, graph, differentiable=True)` for one model, compiled at the first call."""
+    """`losses.predict(model, graph, differentiable=True)` of a conservative model, compiled at first use."""
 
     def __init__(self, model: OrbV3) -> None:
         self.model = model

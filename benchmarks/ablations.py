@@ -1,0 +1,170 @@
+"""Ablations of the Orb-v3 report in small, one command each, as Markdown tables with the spread over seeds.
+
+    python benchmarks/ablations.py equigrad neighbors kind distillation pretraining --data FOLDER
+        [--sets mlearn_Si] [--epochs 20] [--seeds 3] [--runs DIR] [--output docs/results/ablations.md]
+
+FOLDER holds the sets, each with train.xyz and test.xyz. Every row is a model trained as by `orb-export train`
+with the same settings but for what the ablation changes, on the same structures; runs lie in DIR and are
+continued or reused. Errors are those on the test files.
+
+equigrad      weight of the rotational gradient in the loss, 0 against the default (report, Figure 3)
+neighbors     20 neighbors against all
+kind          direct against conservative
+distillation  direct model trained on labels of the conservative one against one trained on the data
+pretraining   trunk pretrained by denoising against random weights
+"""
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from orb_export import checkpoint
+from orb_export.ase import OrbCalculator
+from orb_export.model import OrbV3
+from orb_export.train.config import TrainConfig, parse_config
+from orb_export.train.data import collate, random_rotation, read_samples
+from orb_export.train.label import Teacher, label_structures
+from orb_export.train.losses import predict
+from orb_export.train.report import evaluate, mean_errors, rotational
+from orb_export.train.run import MODEL, train
+
+ROTATIONS = 8  # of every test structure
+Settings = dict[str, dict[str, Any]]
+
+
+class Bench:
+    """Where data and runs are, and the settings that all runs share."""
+
+    def __init__(self, data: Path, sets: list[str], runs: Path, epochs: int, size: str) -> None:
+        self.training = [str(data / name / "train.xyz") for name in sets]
+        self.test = [str(data / name / "test.xyz") for name in sets]
+        self.runs, self.epochs, self.size = runs, epochs, size
+
+    def trained(self, name: str, seed: int, changes: Settings) -> OrbV3:
+        """The model of a run, trained if it is not there yet."""
+        folder = self.runs / f"{name}-{seed}"
+        if not (folder / MODEL).is_file():
+            train(self.config(name, seed, changes), folder, resume=(folder / "config.yaml").is_file())
+        return checkpoint.load(folder / MODEL)
+
+    def config(self, name: str, seed: int, changes: Settings) -> TrainConfig:
+        """That of a run: the shared settings with `changes`, by section."""
+        sections: dict[str, Any] = {
+            "data": {"train": self.training},
+            "model": {"size": self.size},
+            "optimizer": {"epochs": self.epochs, "learning_rate": 2e-3},
+            "machine": {"accelerator": "cpu"},
+        }
+        for section, options in changes.items():
+            sections[section] = sections.get(section, {}) | options
+        return parse_config({"name": name, "seed": seed, **sections}, name)
+
+    def distilled(self, seed: int) -> OrbV3:
+        """Direct, on labels of the conservative model of the same seed for the training structures."""
+        self.trained("conservative", seed, {})
+        teacher, labels = self.runs / f"conservative-{seed}" / MODEL, self.runs / f"labels-{seed}.xyz"
+        calculator = Teacher(str(teacher), lambda: OrbCalculator(teacher))
+        label_structures(calculator, self.training, labels, resume=labels.exists())
+        changes: Settings = {"model": {"kind": "direct"}, "data": {"train": [str(labels)]}}
+        return self.trained("direct-distilled", seed, changes)
+
+    def pretrained(self, seed: int) -> OrbV3:
+        """Conservative, on the trunk of a denoising run over the same structures."""
+        self.trained("denoising", seed, {"denoising": {}, "optimizer": {"epochs": self.epochs}})
+        trunk = str(self.runs / f"denoising-{seed}" / MODEL)
+        return self.trained("pretrained", seed, {"start": {"model": trunk, "transfer": "trunk"}})
+
+
+def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
+    """By ablation and row, what trains the model of a seed."""
+
+    def plain(name: str, changes: Settings | None = None) -> Callable[[int], OrbV3]:
+        return lambda seed: bench.trained(name, seed, changes or {})
+
+    conservative, direct = plain("conservative"), plain("direct", {"model": {"kind": "direct"}})
+    return {
+        "equigrad": {"on": conservative, "off": plain("no-equigrad", {"loss": {"equigrad": 0.0}})},
+        "neighbors": {"all": conservative, "20": plain("neighbors-20", {"model": {"max_neighbors": 20}})},
+        "kind": {"conservative": conservative, "direct": direct},
+        "distillation": {"direct": direct, "direct, distilled": bench.distilled},
+        "pretraining": {"random weights": conservative, "pretrained": bench.pretrained},
+    }
+
+
+def energy_spread(model: OrbV3, files: list[str]) -> float:
+    """Standard deviation of a structure's energy under random rotations, mean over structures, meV/atom."""
+    generator = torch.Generator().manual_seed(0)
+    spreads = []
+    for sample in read_samples(files, model.config.max_neighbors, model.config.has_charge_spin):
+        energies = [
+            float(predict(model, collate([sample.rotated(random_rotation(generator))])[0]).energy.detach())
+            for _ in range(ROTATIONS)
+        ]
+        spreads.append(1e3 * np.std(energies) / sample.graph.numbers.numel())
+    return float(np.mean(spreads))
+
+
+def measured(model: OrbV3, files: list[str]) -> dict[str, float]:
+    """What a row shows of one model."""
+    model.eval().requires_grad_(False)
+    samples = read_samples(files, model.config.max_neighbors, model.config.has_charge_spin)
+    found = evaluate(model, samples)
+    turning = rotational(found)
+    return {
+        "energy, meV/atom": mean_errors(found)["energy_mae"],
+        "force, meV/Å": 1e3 * mean_errors(found)["forces_mae"],
+        "rotational gradient, meV/atom": np.nan if turning is None else turning["mean"],
+        "energy under rotation, meV/atom": energy_spread(model, files),
+    }
+
+
+def rows(bench: Bench, name: str, seeds: int) -> Iterator[str]:
+    """Lines of the table of an ablation."""
+    head = None
+    for row, trained in variants(bench)[name].items():
+        results = [measured(trained(seed), bench.test) for seed in range(1, seeds + 1)]
+        if head is None:
+            head = ["", *results[0]]
+            yield "| " + " | ".join(head) + " |"
+            yield "|" + "---|" * len(head)
+        cells = [_with_spread([result[key] for result in results]) for key in results[0]]
+        yield "| " + " | ".join([row, *cells]) + " |"
+
+
+def _with_spread(values: list[float]) -> str:
+    if np.isnan(values).any():
+        return "-"
+    return f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.1g}" if len(values) > 1 else f"{values[0]:.3g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ("equigrad", "neighbors", "kind", "distillation", "pretraining")
+    parser.add_argument("ablations", nargs="+", choices=names)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=["mlearn_Si"])
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("ablations"))
+    parser.add_argument("--output", type=Path, help="also write the tables to this Markdown file")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    bench = Bench(args.data, args.sets, args.runs, args.epochs, args.size)
+    lines = ["# Ablations", "", f"Printed by `python benchmarks/ablations.py`: {', '.join(args.sets)}, size"]
+    lines[-1] += f" {args.size}, {args.epochs} epochs, {args.seeds} seeds (mean ± standard deviation)."
+    for name in args.ablations:
+        lines += ["", f"## {name}", *rows(bench, name, args.seeds)]
+        print("\n".join(lines), flush=True)
+    if args.output is not None:
+        args.output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
