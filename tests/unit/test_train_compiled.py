@@ -99,10 +99,10 @@ def test_long_runs_are_compiled_and_short_ones_not():
     assert not decided(10**12, accelerator="gpu")
 
 
-@pytest.mark.parametrize("machine", [{"precision": "bf16-mixed"}, {"strategy": "fsdp"}], ids=str)
-def test_what_cannot_be_compiled_is_named(machine):
-    assert not decided(10**12, **machine)
-    with pytest.raises(
-        ValueError, match=r"`machine\.compile` is true but must be false with bf16-mixed, fsdp"
-    ):
-        decided(10**12, compile=True, **machine)
+@pytest.mark.parametrize(
+    "options", [{"precision": "bf16-mixed"}, {"strategy": "fsdp"}, {"kind": "direct"}], ids=str
+)
+def test_what_cannot_be_compiled_is_named(options):
+    assert not decided(10**12, **options)
+    with pytest.raises(ValueError, match=r"`machine\.compile` is true but must be false with direct models"):
+        decided(10**12, compile=True, **options)
