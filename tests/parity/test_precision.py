@@ -12,6 +12,7 @@ from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
 from orb_export import artefact, cli
 from orb_export.ase import OrbCalculator
+from orb_export.contract import MAX_ATOMIC_NUMBER
 from orb_export.export import export_model, verify
 from orb_export.export.packed import packed
 from orb_export.export.precision import REDUCED, in_float64, rattled_crystals
@@ -135,6 +136,13 @@ def test_reduced_precision_needs_aoti_on_the_cpu(tmp_path):
         export_model(model, tmp_path / "model.pt", format="torchscript", precision="bfloat16")
     with pytest.raises(ValueError, match="`precision` is 'float16' but must be one of"):
         export_model(model, tmp_path / "model.pt2", precision="float16")
+
+
+@pytest.mark.parametrize("number", range(1, MAX_ATOMIC_NUMBER + 1))
+def test_every_element_has_a_crystal_to_measure_accuracy_on(number):
+    (atoms,) = rattled_crystals([number])
+    assert set(atoms.numbers) == {number}
+    assert len(atoms) >= 8
 
 
 def test_precision_decides_the_dtype(tmp_path):

@@ -56,10 +56,12 @@ def rattled_crystals(elements: Sequence[int]) -> "list[Atoms]":
     chosen = sorted({elements[i * len(elements) // _STRUCTURES] for i in range(_STRUCTURES)})
     images = []
     for index, number in enumerate(chosen):
-        symmetry = str((reference_states[number] or {}).get("symmetry"))
+        state = reference_states[number] or {}
+        # Se and Te: a lattice without a basis, which bulk refuses
+        symmetry = None if "basis" in state else state.get("symmetry")
         symbol = chemical_symbols[number]
         lattice = bulk(symbol) if symmetry in _CRYSTALS else bulk(symbol, "fcc", a=3.6)
-        atoms = lattice * _CRYSTALS.get(symmetry, _CRYSTALS["fcc"])
+        atoms = lattice * _CRYSTALS.get(str(symmetry), _CRYSTALS["fcc"])
         atoms.rattle(_RATTLE, seed=index)
         atoms.info = {"name": f"{symbol}, rattled", "charge": 0.0, "spin": 1.0}
         images.append(atoms)
