@@ -3,15 +3,17 @@
     python benchmarks/chain.py [--models direct-20 conservative-20] [--atoms 500] [--repeats 5]
                                [--chunks 4096] [--artefacts FOLDER]
 
-Full-size models with random weights in float32 on the CPU, rattled copper. Several processes use the chain;
-here it is one process without a memory limit. Both take turns; the least of each one's times counts. With
-one thread (OMP_NUM_THREADS=1) these are times of the processor, which other programs disturb less.
+Models of full size, or small, with random weights in float32 on the CPU, rattled copper. Several processes
+use the chain; here it is one process without a memory limit. Both take turns; the least of each one's times
+counts. With one thread (OMP_NUM_THREADS=1) these are times of the processor, which other programs disturb
+less.
 """
 
 import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import ase.build
 import torch
@@ -19,11 +21,14 @@ from orb_export import artefact, graph
 from orb_export.export import export_model
 from orb_export.model import OrbConfig, OrbV3
 
+SMALL: dict[str, Any] = {"channels": 64, "hidden": 256, "layers": 3}
 MODELS = {
     "direct-20": OrbConfig("direct", max_neighbors=20),
     "conservative-20": OrbConfig("conservative", max_neighbors=20),
     "direct-inf": OrbConfig("direct", max_neighbors=120),
     "conservative-inf": OrbConfig("conservative", max_neighbors=120),
+    "small-direct-20": OrbConfig("direct", max_neighbors=20, **SMALL),
+    "small-conservative-20": OrbConfig("conservative", max_neighbors=20, **SMALL),
 }
 CELLS = {108: (3, 3, 3), 256: (4, 4, 4), 500: (5, 5, 5), 1000: (5, 5, 10)}
 BAR = 1.05  # of the whole program's time
