@@ -133,6 +133,7 @@ void PairOrbV3::compute(int eflag, int vflag)
 {
   ev_init(eflag, vflag);
   const double start = platform::walltime(), waited = communication();
+  const double processor = platform::cputime();
   gather_atoms();    // LAMMPS arrays -> rows of the model
   build_edges();     // neighbor list -> edges between rows
   share_edges();     // what ranks must know of each other
@@ -146,7 +147,7 @@ void PairOrbV3::compute(int eflag, int vflag)
     add_forces();    // +=, so that hybrid/overlay works
     tally();
     tally_atoms();
-    count_step(platform::walltime() - start);
+    count_step(platform::walltime() - start, platform::cputime() - processor);
   }
   impl->uncertainty.record(impl->result.confidence, impl->rows.atom, impl->energy_unit);
   impl->uncertainty.act(impl->number_of_type);

@@ -89,7 +89,8 @@ class PairOrbV3 : public Pair {
 
   // pair_orbv3_timing.cpp
   double communication() const;
-  void count_step(double seconds);
+  void print_timing();
+  void count_step(double seconds, double processor_seconds);
 };
 
 }    // namespace LAMMPS_NS

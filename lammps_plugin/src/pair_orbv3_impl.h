@@ -61,7 +61,9 @@ struct PairOrbV3::Impl {
   struct Timing {
     int64_t steps = 0;
     double atoms = 0.0, edges = 0.0, ghosts = 0.0;    // summed over steps
-    double graph = 0.0, model = 0.0, total = 0.0;    // seconds; the first two without communication
+    double graph = 0.0, model = 0.0;                  // seconds, without communication
+    double total = 0.0;
+    double processor = 0.0;    // seconds of the processor, with those of waiting
   } timing;
 };
 

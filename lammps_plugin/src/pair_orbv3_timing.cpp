@@ -36,7 +36,7 @@ std::string line(const char *name, const Spread &spread, double unit, const char
 
 }    // namespace
 
-void PairOrbV3::count_step(double seconds)
+void PairOrbV3::count_step(double seconds, double processor_seconds)
 {
   auto &timing = impl->timing;
   timing.steps++;
@@ -44,6 +44,7 @@ void PairOrbV3::count_step(double seconds)
   timing.edges += static_cast<double>(impl->edges->size());
   timing.ghosts += static_cast<double>(impl->ghosts.size());
   timing.total += seconds;
+  timing.processor += processor_seconds;
 }
 
 // Seconds of this run in exchanges and sums so far.
@@ -57,8 +58,14 @@ double PairOrbV3::communication() const
 // LAMMPS calls this at the end of every run, on all ranks.
 void PairOrbV3::finish()
 {
+  if (impl->settings.timing && impl->timing.steps > 0) print_timing();
+  impl->timing = Impl::Timing();
+  if (impl->exchange) impl->exchange->counters = orbv3::RankExchange::Counters();
+}
+
+void PairOrbV3::print_timing()
+{
   const auto &timing = impl->timing;
-  if (!impl->settings.timing || timing.steps == 0) return;
   const auto counters = impl->exchange ? impl->exchange->counters : orbv3::RankExchange::Counters();
   const auto steps = static_cast<double>(timing.steps);
   const auto spread = [this](double value) {
@@ -84,6 +91,9 @@ void PairOrbV3::finish()
   text += line("sums over ranks, s", spread(counters.sum_seconds / steps), 1.0, time);
   text += line("sums over ranks, calls", spread(static_cast<double>(counters.sums) / steps), 1.0,
                small);
+  // what is left where other programs use the same cores
+  const double busy = timing.processor - counters.processor_seconds + counters.packing_seconds;
+  text += line("processor, not waiting, s", spread(busy / steps), 1.0, time);
   const auto total = spread(timing.total / steps);
   text += line("all of pair style, s", total, 1.0, time);
   const double atoms = comm->nprocs * spread(timing.atoms / steps).mean;

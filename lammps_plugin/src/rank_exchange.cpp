@@ -4,6 +4,7 @@
 #include "comm.h"
 #include "lammps.h"
 #include "pair.h"
+#include "platform.h"
 
 #include <mpi.h>
 
@@ -18,7 +19,7 @@ RankExchange::RankExchange(LAMMPS_NS::LAMMPS *lmp, LAMMPS_NS::Pair *pair, Halo &
 
 void RankExchange::communicate(Direction direction)
 {
-  const double start = MPI_Wtime();
+  const double start = MPI_Wtime(), processor = LAMMPS_NS::platform::cputime();
   const int doubles = halo_.doubles_per_atom();
   if (direction == Direction::forward)
     lmp_->comm->forward_comm(pair_, doubles);
@@ -26,6 +27,7 @@ void RankExchange::communicate(Direction direction)
     lmp_->comm->reverse_comm(pair_, doubles);
   ++counters.exchanges;
   counters.exchange_seconds += MPI_Wtime() - start;
+  counters.processor_seconds += LAMMPS_NS::platform::cputime() - processor;
 }
 
 void RankExchange::in_slices(const orb_export::RowView &rows, Direction direction)
@@ -50,10 +52,11 @@ void RankExchange::reverse_add(const orb_export::RowView &rows)
 
 void RankExchange::sum(double *values, int64_t count)
 {
-  const double start = MPI_Wtime();
+  const double start = MPI_Wtime(), processor = LAMMPS_NS::platform::cputime();
   MPI_Allreduce(MPI_IN_PLACE, values, static_cast<int>(count), MPI_DOUBLE, MPI_SUM, lmp_->world);
   ++counters.sums;
   counters.sum_seconds += MPI_Wtime() - start;
+  counters.processor_seconds += LAMMPS_NS::platform::cputime() - processor;
 }
 
 void RankExchange::collect_marks()

@@ -42,7 +42,8 @@ class RankExchange : public orb_export::Exchange {
     int64_t exchanges = 0, sums = 0;
     double bytes = 0.0;    // that this process sent or copied
     double exchange_seconds = 0.0, sum_seconds = 0.0;
-    double packing_seconds = 0.0;    // of the exchanges; the rest is the network's, and waiting
+    double processor_seconds = 0.0;    // of exchanges and sums, in which MPI waits busily
+    double packing_seconds = 0.0;      // of the exchanges; the rest is the network's, and waiting
   } counters;
 
  private:
