@@ -207,7 +207,8 @@ def main() -> None:
     options = parser.parse_args()
     print(
         "| model | atoms | 1 rank, s/step | 2 ranks, s/step | speed-up | of processor time "
-        "| 2 ranks redundant, s/step | ghosts per rank | MB per rank | exchanges | exchange s | model most/mean |"
+        "| 2 ranks redundant, s/step | ghosts per rank "
+        "| MB per rank | exchanges | exchange s | model most/mean |"
     )
     print("|---" * 12 + "|")
     fits = {}
