@@ -1,5 +1,7 @@
 """What the pair style tells beside energy and forces: its citation, and values for other parts of LAMMPS."""
 
+import re
+
 import pytest
 
 from tests.engines.lammps import runs
@@ -25,3 +27,36 @@ def test_extracted_energy_is_in_electronvolt(units, model, tmp_path):
         energy = lmp.get_thermo("pe") / runs.ENERGY_UNIT[units]
         assert lmp.extract_pair("energy_eV") == pytest.approx(energy, rel=1e-12)
         assert lmp.extract_pair("cutoff") == 6.0
+
+
+def test_outputs_do_not_depend_on_the_number_of_ranks(stock_lmp, models, tmp_path):
+    """Message, frames, table, compute and per-atom sums of a run that its uncertainty ends."""
+    atoms, written = ATOMS * (2, 1, 1), []
+    atoms.rattle(0.05, seed=1)
+    keywords = (
+        f"uncertainty 0.01 dump frames.xyz uncertainty {{}} halt deviation 2 devi.out 1 {models['direct-20']}"
+    )
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        script = [
+            *runs.setup(atoms, folder),
+            *runs.pair(models["conservative-120"], atoms, keywords.format(0.29)),
+            "neighbor 0.5 bin",
+            "compute error all orbv3/confidence",
+            "compute energy all pe/atom",
+            "compute virial all centroid/stress/atom NULL virial",
+            "compute sums all reduce sum c_energy c_virial[*]",
+            "thermo_style custom step c_error c_error[*] pe c_sums[*]",
+            "thermo_modify format float %.8g",
+            "velocity all create 300 5 loop all",
+            "fix md all nve",
+            "run 4",
+        ]
+        done = stock_lmp("\n".join(script), folder, ranks=ranks)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = [line for line in done.stdout.splitlines() if re.match(r" +\d+ +0\.\d+ ", line)]
+        written.append([rows, *((folder / name).read_text() for name in ("frames.xyz", "devi.out"))])
+    assert len(written[0][0]) == 2
+    assert written[0][1].count("Lattice") == 5
+    assert written[0] == written[1]
