@@ -35,6 +35,7 @@ void PairOrbV3::compare_ensemble()
     std::swap(impl->potential, member.potential);
     std::swap(impl->edges, member.edges);
     // from the atoms on, since the rows of ghosts depend on the edges
+    impl->edges->wants_limits = impl->redundant;
     gather_atoms();
     build_edges();
     share_edges();

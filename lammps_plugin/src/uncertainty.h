@@ -23,7 +23,11 @@ class Uncertainty : protected LAMMPS_NS::Pointers {
 
   // Reads "X warn|error|halt" or "X dump FILE" from the words after the keyword; returns their number.
   int add_rule(int narg, char **arg);
-  void forget_rules() { rules_.clear(); }
+  void forget_rules()
+  {
+    rules_.clear();
+    acted_ = -1;
+  }
   const std::vector<Rule> &rules() const { return rules_; }
   void restore_rules(std::vector<Rule> rules) { rules_ = std::move(rules); }
 

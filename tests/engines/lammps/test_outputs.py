@@ -41,7 +41,7 @@ def test_outputs_do_not_depend_on_the_number_of_ranks(stock_lmp, models, tmp_pat
         folder.mkdir()
         script = [
             *runs.setup(atoms, folder),
-            *runs.pair(models["conservative-120"], atoms, keywords.format(0.29)),
+            *runs.pair(models["conservative-120"], atoms, keywords.format(0.4)),
             "neighbor 0.5 bin",
             "compute error all orbv3/confidence",
             "compute energy all pe/atom",
@@ -52,11 +52,15 @@ def test_outputs_do_not_depend_on_the_number_of_ranks(stock_lmp, models, tmp_pat
             "velocity all create 300 5 loop all",
             "fix md all nve",
             "run 4",
+            *runs.pair(models["conservative-120"], atoms, "uncertainty 0.01 halt"),
+            "run 50 post no",
+            'print "ended at $(step)"',
         ]
         done = stock_lmp("\n".join(script), folder, ranks=ranks)
         assert done.returncode == 0, done.stdout + done.stderr
         rows = [line for line in done.stdout.splitlines() if re.match(r" +\d+ +0\.\d+ ", line)]
+        assert "ended at 4\n" in done.stdout
         written.append([rows, *((folder / name).read_text() for name in ("frames.xyz", "devi.out"))])
-    assert len(written[0][0]) == 2
+    assert len(written[0][0]) == 3
     assert written[0][1].count("Lattice") == 5
     assert written[0] == written[1]
