@@ -206,7 +206,9 @@ def main() -> None:
     parser.add_argument("--artefacts", type=Path, help="folder to keep the exported models in")
     options = parser.parse_args()
     if options.cells < 5:
-        parser.error(f"--cells is {options.cells} but must be at least 5: the fit needs a smaller system, of 4")
+        parser.error(
+            f"--cells is {options.cells} but must be at least 5: the fit needs a smaller system, of 4"
+        )
     print(
         "| model | atoms | 1 rank, s/step | 2 ranks, s/step | speed-up | of processor time "
         "| 2 ranks redundant, s/step | ghosts per rank "
