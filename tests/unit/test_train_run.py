@@ -284,9 +284,10 @@ def test_dry_run_describes_model_data_batches_and_memory_and_writes_nothing(path
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings(path)))
     assert cli.main(["train", str(tmp_path / "run.yaml"), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["model", "data", "batches", "memory"]
+    assert [line.split()[0] for line in lines] == ["model", "data", "batches", "memory", "passes"]
     assert "6 structures to train on, 2 held out, 24 atoms" in lines[1]
     assert "12 steps in 4 epochs" in lines[2]
+    assert lines[4].split()[1] == "eager"  # too small a run for a compilation to pay
     assert not (tmp_path / "run").exists()
 
 

@@ -33,7 +33,7 @@ class Returns(nn.Module):
         vectors: Tensor,
         charge: Tensor,
         spin: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         energy = 0.25 * (vectors * vectors).sum()  # of directed edges: k = 1 eV/A^2
         gradient = 0.5 * vectors
         confidence = torch.full([numbers.shape[0], 50], 0.02, dtype=torch.float64)
@@ -57,7 +57,10 @@ class Returns(nn.Module):
             gradient = torch.stack([gradient, -gradient], 2)[:, :, 0]
         if self.flaw == "confidence without a bin":
             confidence = confidence[:, :49]
-        return energy, gradient, confidence
+        atom_energies = torch.zeros(numbers.shape[0], dtype=torch.float64)
+        if self.flaw == "atom energies without an atom":
+            atom_energies = atom_energies[1:]
+        return energy, gradient, confidence, atom_energies
 
     def forward(self, positions: Tensor) -> Tensor:
         return positions.sum()
@@ -96,6 +99,7 @@ def test_strides_do_not_matter(flaw, model, tmp_path):
         ("gradient transposed", "as Double \\[3, 6\\] where the contract has float64 \\[6, 3\\]"),
         ("gradient infinite", "gave a non-finite edge gradient"),
         ("confidence without a bin", "as Double \\[3, 49\\] where the contract has float64 \\[3, 50\\]"),
+        ("atom energies without an atom", "as Double \\[2\\] where the contract has float64 \\[3\\]"),
     ],
     ids=lambda value: value if "[" not in value else "",
 )
