@@ -8,7 +8,6 @@ its forces here, unless an artefact is given. The run is that of `lammps_plugin/
 the slope of a straight line through the total energy, after half a picosecond.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -17,14 +16,8 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.io.lammpsdata import write_lammps_data
-from openmm_mts import CRYSTAL, distil
-from orb_export.export import export_model
-from orb_export.export.sources import DEMO, load_source
+from openmm_mts import CRYSTAL, EVERY, RUNS, export_models, line_through, parsed
 from orb_export.lammps import lammps
-
-EVERY = 8.0  # fs between energies
-# step of the outer model in fs and substeps; 0: the outer model alone, by velocity Verlet
-RUNS = ((1.0, 0), (2.0, 0), (4.0, 0), (8.0, 0), (2.0, 2), (4.0, 4), (8.0, 4), (8.0, 8))
 
 
 def commands(atoms: Atoms, outer: Path, inner: Path, step: float, substeps: int, folder: Path) -> list[str]:
@@ -58,29 +51,14 @@ def measure(lines: list[str], step: float, picoseconds: float, folder: Path) -> 
     lmp.command(f"run {round(1000 * picoseconds / EVERY) * every} post no")
     seconds = time.perf_counter() - start
     lmp.close()
-    energies = np.loadtxt(table)[1:, 1]
-    per_atom = 1000 * energies / len(CRYSTAL)
-    times = np.arange(1, len(per_atom) + 1) * EVERY / 1000
-    used = times >= 0.5
-    line = np.polyfit(times[used], per_atom[used], 1)
-    return line[0], np.std(per_atom[used] - np.polyval(line, times[used])), seconds / picoseconds
+    return *line_through(1000 * np.loadtxt(table)[1:, 1] / len(CRYSTAL)), seconds / picoseconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--picoseconds", type=float, default=4.0)
-    parser.add_argument("--distillation", type=int, default=4000, help="steps of the fit (default: 4000)")
-    parser.add_argument("--inner", type=Path, help="artefact of the inner model, instead of a fit")
-    options = parser.parse_args()
+    options = parsed(__doc__ or "")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        outer, inner = Path(name) / "outer.pt2", options.inner or Path(name) / "inner.pt2"
-        export_model(load_source(DEMO, dtype=torch.float64), outer, format="aoti", with_steps=False)
-        if options.inner is None:
-            student = distil(load_source(DEMO), options.distillation)
-            export_model(student.to(torch.float64), inner, format="aoti", with_steps=False)
+        outer, inner = export_models(options, Path(name))
         print("| | step, fs | outer/fs | inner/fs | drift, meV/atom/ps | rms, meV/atom | ms/fs |")
         print("|---|---|---|---|---|---|---|")
         for step, substeps in RUNS:

@@ -119,27 +119,43 @@ def measure(context: openmm.Context, step: float, picoseconds: float) -> tuple[f
         state = context.getState(energy=True, groups={0})
         energies.append((state.getPotentialEnergy() + state.getKineticEnergy())._value)
     per_atom = np.array(energies) / len(CRYSTAL) / 96.48533212331 * 1000  # meV
-    times = np.arange(1, len(per_atom) + 1) * EVERY / 1000  # ps
+    return *line_through(per_atom), seconds / picoseconds
+
+
+def line_through(energies: np.ndarray) -> tuple[float, float]:
+    """Slope per picosecond and rms of energies EVERY femtoseconds apart, after half a picosecond."""
+    times = np.arange(1, len(energies) + 1) * EVERY / 1000  # ps
     used = times >= 0.5
-    line = np.polyfit(times[used], per_atom[used], 1)
-    return line[0], np.std(per_atom[used] - np.polyval(line, times[used])), seconds / picoseconds
+    line = np.polyfit(times[used], energies[used], 1)
+    return line[0], np.std(energies[used] - np.polyval(line, times[used]))
 
 
-def main() -> None:
+def parsed(description: str) -> argparse.Namespace:
+    """Options of the benchmarks of two models."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--picoseconds", type=float, default=4.0)
     parser.add_argument("--distillation", type=int, default=4000, help="steps of the fit (default: 4000)")
     parser.add_argument("--inner", type=Path, help="artefact of the inner model, instead of a fit")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def export_models(options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+    """Artefacts of the outer and the inner model."""
+    outer, inner = folder / "outer.pt2", options.inner or folder / "inner.pt2"
+    export_model(load_source(DEMO, dtype=torch.float64), outer, format="aoti", with_steps=False)
+    if options.inner is None:
+        student = distil(load_source(DEMO), options.distillation)
+        export_model(student.to(torch.float64), inner, format="aoti", with_steps=False)
+    return outer, inner
+
+
+def main() -> None:
+    options = parsed(__doc__ or "")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        outer, inner = Path(name) / "outer.pt2", options.inner or Path(name) / "inner.pt2"
-        export_model(load_source(DEMO, dtype=torch.float64), outer, format="aoti")
-        if options.inner is None:
-            student = distil(load_source(DEMO), options.distillation)
-            export_model(student.to(torch.float64), inner, format="aoti")
+        outer, inner = export_models(options, Path(name))
         print("| | step, fs | outer/fs | inner/fs | drift, meV/atom/ps | rms, meV/atom | ms/fs |")
         print("|---|---|---|---|---|---|---|")
         for step, substeps in (*RUNS, (1.0, -1)):
