@@ -164,6 +164,21 @@ def test_a_split_that_leaves_nothing_is_an_error():
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_the_batches_are_the_same_whatever_the_number_of_processes(balance, processes):
+    table = catalog()
+    table.sources[:] = ["rare"] * 2 + ["common"] * 10
+    shares = [
+        list(Plan(table, max_edges=150, epochs=2, seed=1, balance=balance, rank=rank, processes=processes))
+        for rank in range(processes)
+    ]
+    alone = list(Plan(table, max_edges=150, epochs=2, seed=1, balance=balance))
+    for number, whole in enumerate(alone):
+        parts = [ticket for share in shares for ticket in share[number] if ticket.counts]
+        assert sorted(parts) == sorted(whole)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
 def test_every_epoch_uses_every_structure_once_whatever_the_number_of_processes(processes):
     table = catalog()
     plans = [
@@ -183,10 +198,27 @@ def test_every_epoch_uses_every_structure_once_whatever_the_number_of_processes(
     assert len(set(seeds)) == len(seeds)
 
 
-def test_a_plan_begins_anywhere():
-    whole = list(Plan(catalog(), max_edges=150, epochs=3, seed=1))
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_balance_uses_structures_of_small_sources_more_often_each_time_in_another_way(balance):
+    table = catalog()
+    table.sources[:] = ["rare"] * 2 + ["common"] * 10
+    epochs = 200
+    plan = Plan(table, max_edges=150, epochs=epochs, seed=1, balance=balance)
+    tickets = [ticket for batch in plan for ticket in batch]
+    uses = np.bincount([ticket.row for ticket in tickets], minlength=12)
+    assert (uses[2:] == epochs).all()
+    expected = (10 / 2) ** balance * epochs
+    assert np.abs(uses[:2] - expected).max() <= 4 * np.sqrt(epochs) / 2  # the part of 1 is drawn
+    assert len({ticket.seed for ticket in tickets}) == len(tickets)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.7])
+def test_a_plan_begins_anywhere(balance):
+    table = catalog()
+    table.sources[:] = ["rare"] * 2 + ["common"] * 10
+    whole = list(Plan(table, max_edges=150, epochs=3, seed=1, balance=balance))
     for start in (0, 1, 7, len(whole)):
-        plan = Plan(catalog(), max_edges=150, epochs=3, seed=1)
+        plan = Plan(table, max_edges=150, epochs=3, seed=1, balance=balance)
         plan.start = start
         assert list(plan) == whole[start:]
         assert len(plan) == len(whole)

@@ -106,6 +106,20 @@ def test_stopped_and_resumed_run_equals_the_unbroken_one_bitwise(path, unbroken,
     assert_same_weights(weights(tmp_path), weights(unbroken))
 
 
+def test_a_stopped_run_with_soap_and_balanced_sources_equals_the_unbroken_one_bitwise(path, tmp_path):
+    changes = {"optimizer__name": "soap", "optimizer__precondition_steps": 3}
+    changes |= {"data__source_key": "rank", "data__balance": 1.0}
+    frames = read(path, ":")
+    for number, atoms in enumerate(frames):
+        atoms.info["rank"] = "rare" if number < 2 else "common"
+    path = tmp_path / "groups.xyz"
+    write(path, frames)
+    assert run(tmp_path / "whole", path, **changes)
+    assert not run(tmp_path / "parts", path, max_steps=7, **changes)
+    assert run(tmp_path / "parts", path, resume=True, **changes)
+    assert_same_weights(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+
+
 def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_of_that_step(path, unbroken, tmp_path):
     assert not run(tmp_path, path, max_steps=5, machine__checkpoint_steps=1000)
     assert [file.name for file in (tmp_path / CHECKPOINTS).iterdir()] == ["step=000000005.ckpt"]
@@ -180,7 +194,7 @@ def test_two_processes_learn_what_one_learns(path, tmp_path, kind):
     assert one.keys() == two.keys()
     for name, value in one.items():
         difference = float((value - two[name]).abs().max() / (1 + value.abs().max()))
-        within("two processes against one", f"weights, {kind}", difference, 1e-6)
+        assert within("two processes against one", f"weights, {kind}", difference, 1e-6)
 
 
 def test_training_lowers_the_errors_on_structures_it_has_not_seen(path, tmp_path):
@@ -223,6 +237,8 @@ def test_weights_do_not_depend_on_how_the_data_are_read(path, unbroken, tmp_path
         {"optimizer__ema": 0.5},
         {"optimizer__weight_decay": 0.1},
         {"optimizer__warmup_steps": 0},
+        {"optimizer__name": "soap"},
+        {"optimizer": {"name": "soap", "precondition_steps": 2}},
         {"optimizer__schedule": "one-cycle"},
         {"optimizer__schedule": "constant"},
         {"optimizer__decay_fraction": 1.0},

@@ -5,6 +5,7 @@ needs only the number of batches behind it, and a resumed run continues bit for 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -51,14 +52,14 @@ class Batch:
         return Batch(graph, labels, noise=noise, counts=self.counts, rows=self.rows)
 
 
-def epoch_batches(edges: Sequence[int], max_edges: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Indices of one pass in random order, grouped so that a batch has at most `max_edges` edges.
+def group_by_edges(order: Sequence[int], edges: Sequence[int], max_edges: int) -> Iterator[list[int]]:
+    """Successive parts of `order`, indices into `edges`, with at most `max_edges` edges each.
 
     A structure larger than that is a batch of its own.
     """
     batch: list[int] = []
     total = 0
-    for index in torch.randperm(len(edges), generator=generator).tolist():
+    for index in order:
         if batch and total + edges[index] > max_edges:
             yield batch
             batch, total = [], 0
@@ -73,7 +74,11 @@ def _mixed(*numbers: int) -> int:
 
 
 class Plan(Sampler[list[Ticket]]):
-    """All batches of a run, in order, for one of `processes`; iteration begins at batch `start`."""
+    """All batches of a run, in order, for one of `processes`; iteration begins at batch `start`.
+
+    With `balance` b, a structure of a source of n structures is used (N / n)^b times in an epoch, on average,
+    where N is the size of the largest source.
+    """
 
     def __init__(
         self,
@@ -82,22 +87,31 @@ class Plan(Sampler[list[Ticket]]):
         max_edges: int,
         epochs: int,
         seed: int,
+        balance: float = 0.0,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         self.rows, self.edges = catalog.rows.tolist(), catalog.n_edges.tolist()
         self.max_edges, self.epochs, self.seed = max_edges, epochs, seed
         self.rank, self.processes, self.start = rank, processes, 0
+        self.repeats = _repeats(catalog, balance)
         # kept as flat arrays: a list of lists would cost a hundred times as much for a large set
         ends: list[NDArray[np.int64]] = []
         self.batches_in_epoch = [self._group(epoch, ends) for epoch in range(epochs)]
         self._ends = ends
 
-    def _order(self, epoch: int) -> torch.Generator:
-        return torch.Generator().manual_seed(_mixed(self.seed, epoch))
+    def _order(self, epoch: int) -> list[int]:
+        """Indices into the catalog in the order of their use."""
+        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        uses = torch.arange(len(self.edges))
+        if self.repeats is not None:
+            chance = torch.rand(len(uses), generator=generator, dtype=torch.float64)
+            uses = uses.repeat_interleave((self.repeats + chance).to(torch.int64))
+        order: list[int] = uses[torch.randperm(len(uses), generator=generator)].tolist()
+        return order
 
     def _group(self, epoch: int, ends: list[NDArray[np.int64]]) -> int:
-        sizes = [len(batch) for batch in epoch_batches(self.edges, self.max_edges, self._order(epoch))]
+        sizes = [len(batch) for batch in group_by_edges(self._order(epoch), self.edges, self.max_edges)]
         ends.append(np.cumsum(sizes))
         return len(sizes)
 
@@ -106,7 +120,7 @@ class Plan(Sampler[list[Ticket]]):
 
     def batches_of_epoch(self, epoch: int) -> list[list[int]]:
         """Indices into the catalog, for all processes together."""
-        order = torch.randperm(len(self.edges), generator=self._order(epoch)).tolist()
+        order = self._order(epoch)
         ends = self._ends[epoch].tolist()
         return [order[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
 
@@ -114,22 +128,40 @@ class Plan(Sampler[list[Ticket]]):
         skip = self.start
         for epoch, count in enumerate(self.batches_in_epoch):
             if skip < count:
-                for members in self.batches_of_epoch(epoch)[skip:]:
-                    yield self._share(members, epoch)
+                uses: Counter[int] = Counter()
+                for number, members in enumerate(self.batches_of_epoch(epoch)):
+                    seeds = [self._seed(epoch, index, uses) for index in members]
+                    if number >= skip:
+                        yield self._share(members, seeds)
             skip = max(0, skip - count)
 
-    def _share(self, members: list[int], epoch: int) -> list[Ticket]:
+    def _seed(self, epoch: int, index: int, uses: Counter[int]) -> int:
+        """Of the next use of a structure in an epoch; `uses` counts those before."""
+        again = [uses[index]] if uses[index] else []
+        uses[index] += 1
+        return _mixed(self.seed, epoch, self.rows[index], *again)
+
+    def _share(self, members: list[int], seeds: list[int]) -> list[Ticket]:
         """The part of this process: heaviest first, each to the process with the fewest edges so far."""
+        batch = list(zip(members, seeds, strict=True))
+        if self.processes > 1:
+            batch.sort(key=lambda use: (-self.edges[use[0]], use))
         loads = [0] * self.processes
-        shares: list[list[int]] = [[] for _ in loads]
-        for index in sorted(members, key=lambda i: (-self.edges[i], i)) if self.processes > 1 else members:
+        shares: list[list[tuple[int, int]]] = [[] for _ in loads]
+        for index, seed in batch:
             lightest = min(range(self.processes), key=lambda r: (loads[r], r))
-            shares[lightest].append(index)
+            shares[lightest].append((index, seed))
             loads[lightest] += self.edges[index]
-        mine, counts = shares[self.rank] or members[:1], bool(shares[self.rank])
-        return [
-            Ticket(self.rows[index], _mixed(self.seed, epoch, self.rows[index]), counts) for index in mine
-        ]
+        mine, counts = shares[self.rank] or batch[:1], bool(shares[self.rank])
+        return [Ticket(self.rows[index], seed, counts) for index, seed in mine]
+
+
+def _repeats(catalog: Catalog, balance: float) -> Tensor | None:
+    """(M,) mean number of uses of a structure in an epoch; None: once each."""
+    if not balance:
+        return None
+    _, source, sizes = np.unique(catalog.sources, return_inverse=True, return_counts=True)
+    return torch.from_numpy((sizes.max() / sizes[source]) ** balance)
 
 
 class Use(NamedTuple):

@@ -95,6 +95,7 @@ class DataOptions(Options):
     max_energy_deviation: PositiveFloat | None = None  # eV/atom from the fit of energies on composition
     max_force: PositiveFloat | None = None  # largest norm of a structure
     max_stress: PositiveFloat | None = None  # largest component of a structure
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0  # small sources are used more often; 1: all alike
     in_memory: bool = True  # False: read structures and build graphs anew in every epoch, in the workers
     workers: Annotated[int, Field(ge=0)] = 0
     max_edges: PositiveInt = 8000  # in a batch, over all processes
@@ -135,11 +136,13 @@ class ReferenceOptions(Options):
 
 
 class OptimizerOptions(Options):
-    """Adam, schedule, clipping and averaging of weights."""
+    """Optimizer, schedule, clipping and averaging of weights."""
 
+    name: Literal["adam", "soap"] = "adam"
     epochs: PositiveInt = 20
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Weight = 0.0
+    precondition_steps: PositiveInt = 25  # of soap, between two updates of the axes in which it scales
     schedule: Literal["hold-cosine", "one-cycle", "constant"] = "hold-cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5  # last part, in which the rate falls to 0

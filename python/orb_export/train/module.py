@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from orb_export.graph import Graph
@@ -14,7 +14,7 @@ from orb_export.model import OrbV3
 
 from .batches import Batch
 from .compiled import CompiledPredict
-from .config import LossWeights, TrainConfig
+from .config import LossWeights, OptimizerOptions, TrainConfig
 from .losses import Pool, Prediction, denoising_loss, loss_terms, predict
 
 # The published fine-tuning script: the rate climbs to ten times its value and falls to a tenth of it.
@@ -94,16 +94,11 @@ class OrbModule(pl.LightningModule):
         self.log_dict(values, batch_size=len(batch.graph.counts), sync_dist=shared)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam (AdamW with weight decay) and the schedule."""
+        """The optimizer and the schedule."""
         options = self.config.optimizer
         parameters = [p for p in self.parameters() if p.requires_grad]
-        fused = self.config.machine.precision != "bf16-mixed"  # Lightning does not clip fused ones there
-        rate, decay = options.learning_rate, options.weight_decay
-        optimizer: torch.optim.Optimizer = (
-            torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused)
-            if decay
-            else torch.optim.Adam(parameters, rate, fused=fused)
-        )
+        # Lightning does not clip fused ones in mixed precision
+        optimizer = make_optimizer(parameters, options, fused=self.config.machine.precision != "bf16-mixed")
         scheduler: LRScheduler
         if options.schedule == "one-cycle":
             peak = ONE_CYCLE_PEAK * options.learning_rate
@@ -118,6 +113,23 @@ class OrbModule(pl.LightningModule):
         else:
             scheduler = LambdaLR(optimizer, lambda step: options.factor(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def make_optimizer(
+    parameters: list[nn.Parameter], options: OptimizerOptions, *, fused: bool
+) -> torch.optim.Optimizer:
+    """Adam (AdamW with weight decay), or SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
+
+    SOAP: Vyas et al., arXiv:2409.11321. Its axes cost the cube of a layer's width now and then.
+    """
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.name == "soap":
+        from pytorch_optimizer import SOAP  # takes seconds to import
+
+        return SOAP(parameters, rate, weight_decay=decay, precondition_frequency=options.precondition_steps)
+    if decay:
+        return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused)
+    return torch.optim.Adam(parameters, rate, fused=fused)
 
 
 def freeze_unused(model: OrbV3, config: TrainConfig) -> None:

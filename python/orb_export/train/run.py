@@ -175,6 +175,7 @@ def _plan(config: TrainConfig, training: Catalog, rank: int, processes: int) -> 
         max_edges=config.data.max_edges,
         epochs=config.optimizer.epochs,
         seed=config.seed,
+        balance=config.data.balance,
         rank=rank,
         processes=processes,
     )
