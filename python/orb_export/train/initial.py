@@ -35,6 +35,9 @@ SCALE_SAMPLES = 32  # structures that set the scale of the edge features
 # begin similar, where frequencies of order 1 would make every one unrelated to the next.
 CONDITION_FREQUENCY = 0.1
 CONDITION_GAIN = 0.3
+# Forces of a new conservative model are at least this share of the true ones. Energies of one composition
+# hardly differ (a liquid): in units of their spread forces would begin a thousand times too small and stall.
+FORCE_SHARE = 0.05
 REFIT_STRUCTURES = 2000  # whose predictions refitted references of a model take into account, at most
 TRUNK = "network."
 
@@ -83,6 +86,9 @@ def initial_model(config: TrainConfig, structures: StructureSet, catalog: Catalo
     if config.reference_mode == "given":
         _check_given(config, catalog)
         _set_energy_statistics(model, catalog, references)
+    new = config.start is None or config.start.transfer == "trunk"
+    if new and model.config.kind == "conservative" and config.denoising is None:
+        _raise_forces(model, _spread(structures, catalog))
     model.energy_head.reference.requires_grad_(config.reference_mode == "trained")
     model.decoder.requires_grad_(False)  # only denoising uses it
     return model.train()
@@ -128,10 +134,9 @@ def _missing_references(model: OrbV3, structures: StructureSet, catalog: Catalog
 def _fresh(config: TrainConfig, structures: StructureSet, catalog: Catalog) -> OrbV3:
     torch.manual_seed(config.seed)
     model = OrbV3(renamed(architecture(config), config, catalog.elements))
-    samples = [structures[row] for row in catalog.rows[:: math.ceil(len(catalog) / SCALE_SAMPLES)]]
     with torch.no_grad():
         _initialize_layers(model)
-        _scale_edge_encoder(model, samples)
+        _scale_edge_encoder(model, _spread(structures, catalog))
     if config.start is not None:  # transfer of the trunk
         source = load_start(config.start)
         trunk = {name: value for name, value in source.state_dict().items() if name.startswith(TRUNK)}
@@ -177,6 +182,36 @@ def _scale_edge_encoder(model: OrbV3, samples: Sequence[Sample]) -> None:
     if vectors:
         features, _ = encoder.features(torch.cat(vectors))  # (E, 128)
         weight /= (features @ encoder.block.mlp.first.weight.T).std().clamp(min=1e-6)
+
+
+def _spread(structures: StructureSet, catalog: Catalog) -> list[Sample]:
+    """Structures from all over the set, SCALE_SAMPLES at most."""
+    return [structures[row] for row in catalog.rows[:: math.ceil(len(catalog) / SCALE_SAMPLES)]]
+
+
+def _raise_forces(model: OrbV3, samples: Sequence[Sample]) -> None:
+    """Enlarge the last layer of the energy head until forces are FORCE_SHARE of the labels.
+
+    Energies stay centered.
+    """
+    model.eval()
+    predicted = true = 0.0
+    for sample in samples:
+        graph, labels = collate([sample])
+        predicted += float(predict(model, graph).forces.detach().square().sum())
+        true += float(labels.forces.square().sum())
+    if predicted == 0.0 or predicted >= FORCE_SHARE**2 * true:
+        return
+    head = model.energy_head
+    with torch.no_grad():
+        head.mlp.second.weight.mul_(FORCE_SHARE * math.sqrt(true / predicted))
+    errors = []
+    for sample in samples:
+        graph, labels = collate([sample])
+        difference = predict(model, graph).energy.detach() - labels.energy
+        errors.append(float(difference / graph.counts))
+    with torch.no_grad():
+        head.mlp.second.bias.sub_(float(np.mean(errors)) / float(head.normalizer.std()))
 
 
 def _set_statistics(model: OrbV3, catalog: Catalog, references: Tensor) -> None:
