@@ -1,5 +1,9 @@
 """The perceptron of compiled CPU programs and its derivative. Oracle: the same in float64 by torch."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from orb_export import ops  # noqa: F401  (registers the operators)
@@ -76,6 +80,33 @@ def test_rows_do_not_depend_on_each_other_or_on_threads(precision):
     parts = [perceptron(part, None, None, None, None, *weights, False)[0] for part in x.split(37)]
     assert torch.equal(whole, again)
     assert torch.equal(whole, torch.cat(parts))
+
+
+# what a process of its own evaluates, from and to files of torch
+ELSEWHERE = """
+import sys, torch
+from orb_export import ops
+given = torch.load(sys.argv[1])
+torch.save([torch.ops.orb_export.perceptron(x, None, None, None, None, *weights, False)[0]
+            for x, *weights in given], sys.argv[2])
+"""
+
+
+def test_a_processor_without_kernels_of_onednn_gives_the_same_numbers(tmp_path):
+    """oneDNN is told to use no instructions beyond SSE 4.1, for which it has no such kernels."""
+    torch.manual_seed(3)
+    weights, x = layers(256, 1024, 256), torch.randn(77, 256)
+    expected = exact(x, torch.zeros(77, 1024), weights)[2]
+    given = [[x, *packed(weights, precision)] for precision in BARS]
+    torch.save(given, tmp_path / "given.pt")
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "given.pt"), str(tmp_path / "found.pt")]
+    subprocess.run(command, env={**os.environ, "ONEDNN_MAX_CPU_ISA": "SSE41"}, check=True)
+    for precision, (_, *matrices), found in zip(BARS, given, torch.load(tmp_path / "found.pt"), strict=True):
+        value = error(found, expected)
+        assert within(f"perceptron without oneDNN, {precision}, relative", "result", value, BARS[precision])
+        here = perceptron(x, None, None, None, None, *matrices, False)[0]
+        if torch.cpu._is_avx512_supported():  # sums in another order: the kernels here are others
+            assert not torch.equal(found, here)
 
 
 def test_no_rows_give_no_rows():

@@ -137,9 +137,9 @@ def compile_aoti(model: OrbV3, path: Path, with_steps: bool = True, precision: s
     options = {**_inductor_options(), "aot_inductor.package": True}
     model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
     packs = model.dtype == torch.float32 and model.device.type == "cpu"
-    whole = packed(model, precision) if packs else model
+    model = packed(model, precision) if packs else model
     # freezing: folds what depends on constants alone
-    programs = {"model": _compile(trace(whole), model.device, {**options, "freezing": True})}
+    programs = {"model": _compile(trace(model), model.device, {**options, "freezing": True})}
     names = steps.names(model.config.kind) if with_steps else ()
     for step in names:
         programs[step] = _compile(trace_step(model, step), model.device, options)

@@ -22,13 +22,17 @@ _ops = torch.ops.orb_export
 Rows = tuple[Tensor, Tensor | None]  # a table (N, H) and the row of it that each input row gets, or (R, H)
 
 
+def _slope_dtype(weight: Tensor) -> torch.dtype:
+    bfloat16 = weight.dtype == torch.bfloat16 and weight.dim() == 3  # float32-split has a fourth axis
+    return torch.bfloat16 if bfloat16 else torch.float32
+
+
 def register_fakes() -> None:
     """Tells torch the output shapes of the operators."""
 
     def perceptron(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         w1, b1, _, b2, _, b3, keep = rest[-7:]
-        narrow = w1.dtype == torch.bfloat16 and w1.dim() == 3
-        rows, dtype = x.shape[0] if keep else 0, torch.bfloat16 if narrow else torch.float32
+        rows, dtype = x.shape[0] if keep else 0, _slope_dtype(w1)
         return (
             x.new_empty((x.shape[0], b3.shape[0])),
             x.new_empty((rows, b1.shape[0]), dtype=dtype),
@@ -85,22 +89,48 @@ class _Perceptron(torch.autograd.Function):
 class PackedMLP(nn.Module):
     """Stands in for blocks.MLP at inference: same numbers up to the precision of the products."""
 
-    def __init__(self, mlp: MLP, precision: str, inputs: int | None = None) -> None:
-        """`inputs`: the first so many columns of the first layer only."""
+    weight0: Tensor
+
+    def __init__(self, mlp: MLP, precision: str, with_gradient: bool, inputs: int | None = None) -> None:
+        """`with_gradient`: goes backwards, too. `inputs`: so many columns of the first layer only."""
         super().__init__()
+        self.inputs, self.with_gradient = inputs or mlp.first.in_features, with_gradient
         layers = (mlp.first.weight[:, :inputs], mlp.second.weight, mlp.third.weight)
         for index, (weight, layer) in enumerate(zip(layers, (mlp.first, mlp.second, mlp.third), strict=True)):
             matrix = weight.detach()  # (outputs, inputs)
             self.register_buffer(f"weight{index}", _ops.pack_matrix(matrix.t(), precision))
-            self.register_buffer(f"transposed{index}", _ops.pack_matrix(matrix, precision))
             self.register_buffer(f"bias{index}", layer.bias.detach().clone())
+            if with_gradient:
+                self.register_buffer(f"transposed{index}", _ops.pack_matrix(matrix, precision))
+
+    def _weights(self) -> list[Tensor]:
+        return [getattr(self, f"{kind}{index}") for index in range(3) for kind in ("weight", "bias")]
+
+    def _transposed(self) -> list[Tensor]:
+        return [getattr(self, f"transposed{index}") for index in range(3) if self.with_gradient]
 
     def forward(self, x: Tensor, first: Rows = (None, None), second: Rows = (None, None)) -> Tensor:  # type: ignore[assignment]
         """(R, D) and two tables of rows to add to the first layer -> (R, C)."""
-        weights = [getattr(self, f"{kind}{index}") for index in range(3) for kind in ("weight", "bias")]
-        transposed = [getattr(self, f"transposed{index}") for index in range(3)]
-        result: Tensor = _Perceptron.apply(x, *first, *second, weights, transposed)  # type: ignore[no-untyped-call]
+        result: Tensor = _Perceptron.apply(x, *first, *second, self._weights(), self._transposed())  # type: ignore[no-untyped-call]
         return result
+
+    def keep(
+        self,
+        x: Tensor,
+        first: Rows = (None, None),  # type: ignore[assignment]
+        second: Rows = (None, None),  # type: ignore[assignment]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, and the slopes of both activations (R, H)."""
+        out, first_slope, second_slope = _ops.perceptron(x, *first, *second, *self._weights(), True)
+        return out, first_slope, second_slope
+
+    def vjp(
+        self, first_slope: Tensor, second_slope: Tensor, gradient: Tensor, with_first: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient with respect to the result (R, C) -> to x (R, D) and to the added rows (R or 0, H)."""
+        given = (gradient, first_slope, second_slope, *self._transposed(), self.inputs, with_first)
+        g_x, g_first = _ops.perceptron_vjp(*given)
+        return g_x, g_first
 
 
 class PackedMessageBlock(nn.Module):
@@ -109,9 +139,9 @@ class PackedMessageBlock(nn.Module):
     center: Tensor
     neighbor: Tensor
 
-    def __init__(self, block: MessageBlock, precision: str) -> None:
+    def __init__(self, block: MessageBlock, precision: str, with_gradient: bool) -> None:
         super().__init__()
-        self.mlp = PackedMLP(block.mlp, precision, inputs=block.channels)
+        self.mlp = PackedMLP(block.mlp, precision, with_gradient, inputs=block.channels)
         self.norm = block.norm
         for name, matrix in zip(("center", "neighbor"), block.projections(), strict=True):
             self.register_buffer(name, matrix.detach().contiguous())
@@ -120,20 +150,52 @@ class PackedMessageBlock(nn.Module):
         """See interaction.MessageBlock."""
         return self.center, self.neighbor
 
-    def finish(self, e: Tensor, from_nodes: Tensor) -> Tensor:
+    def finish(
+        self, e: Tensor, as_center: Tensor, as_neighbor: Tensor, centers: Tensor, neighbors: Tensor
+    ) -> Tensor:
         """See interaction.MessageBlock."""
-        result: Tensor = self.norm(self.mlp(e, (from_nodes, None)))
+        result: Tensor = self.norm(self.mlp(e, (as_center, centers), (as_neighbor, neighbors)))
         return result
+
+    def finish_keep(
+        self, e: Tensor, as_center: Tensor, as_neighbor: Tensor, centers: Tensor, neighbors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See interaction.MessageBlock."""
+        raw, *slopes = self.mlp.keep(e, (as_center, centers), (as_neighbor, neighbors))
+        return self.norm(raw), *slopes, raw
+
+    def finish_vjp(
+        self, first_slope: Tensor, second_slope: Tensor, raw: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See interaction.MessageBlock."""
+        return self.mlp.vjp(first_slope, second_slope, self.norm.vjp(raw, gradient), with_first=True)
 
     def forward(self, x: Tensor, e: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
         """See interaction.MessageBlock."""
-        added = ((x @ self.center, centers), (x @ self.neighbor, neighbors))
-        result: Tensor = self.norm(self.mlp(e, *added))
+        return self.finish(e, x @ self.center, x @ self.neighbor, centers, neighbors)
+
+
+class PackedBlock(nn.Module):
+    """Stands in for blocks.Block."""
+
+    def __init__(self, block: Block, precision: str, with_gradient: bool) -> None:
+        super().__init__()
+        self.mlp = PackedMLP(block.mlp, precision, with_gradient)
+        self.norm = block.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See blocks.Block."""
+        result: Tensor = self.norm(self.mlp(x))
         return result
 
+    def keep(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See blocks.Block."""
+        raw, *slopes = self.mlp.keep(x)
+        return self.norm(raw), *slopes, raw
 
-def _pack_block(block: Block, precision: str) -> None:
-    block.mlp = PackedMLP(block.mlp, precision)  # type: ignore[assignment]
+    def vjp(self, first_slope: Tensor, second_slope: Tensor, raw: Tensor, gradient: Tensor) -> Tensor:
+        """See blocks.Block."""
+        return self.mlp.vjp(first_slope, second_slope, self.norm.vjp(raw, gradient), with_first=False)[0]
 
 
 def packed(model: OrbV3, precision: str = "float32") -> OrbV3:
@@ -143,10 +205,18 @@ def packed(model: OrbV3, precision: str = "float32") -> OrbV3:
     """
     register_fakes()
     model = copy.deepcopy(model).requires_grad_(False)
-    _pack_block(model.network.node_encoder, "float32")
-    _pack_block(model.network.edge_encoder.block, precision)
-    for layer in model.network.layers:
+    network, gradient = model.network, model.config.kind == "conservative"
+    encoder = network.edge_encoder
+    encoder.block = PackedBlock(encoder.block, precision, gradient)  # type: ignore[assignment]
+    network.node_encoder = PackedBlock(network.node_encoder, "float32", False)  # type: ignore[assignment]
+    for layer in network.layers:
         assert isinstance(layer, Interaction)
-        layer.edge_block = PackedMessageBlock(layer.edge_block, precision)  # type: ignore[assignment]
-        _pack_block(layer.node_block, "float32")
+        layer.edge_block = PackedMessageBlock(layer.edge_block, precision, gradient)  # type: ignore[assignment]
+        layer.node_block = PackedBlock(layer.node_block, "float32", gradient)  # type: ignore[assignment]
     return model
+
+
+def slope_dtype(model: OrbV3) -> torch.dtype:
+    """Of the slopes of activations that perceptrons of edges keep for their gradient."""
+    mlp = model.network.edge_encoder.block.mlp
+    return _slope_dtype(mlp.weight0) if isinstance(mlp, PackedMLP) else model.dtype

@@ -5,7 +5,7 @@ a compiled step is code alone. The weights lie beside the programs, one copy for
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from orb_export.contract import GRADIENT_STEPS, STEPS
+from orb_export.export.packed import slope_dtype
 from orb_export.model import OrbV3
 from orb_export.model.chain import Chain, Layer
 
@@ -20,7 +21,7 @@ from orb_export.model.chain import Chain, Layer
 class Input(NamedTuple):
     """An input of a step: its dtype (None: that of the network) and shape in terms of the sizes below."""
 
-    dtype: torch.dtype | None
+    dtype: torch.dtype | Literal["slope"] | None  # "slope": see packed.slope_dtype
     shape: tuple[str | int, ...]
 
 
@@ -32,7 +33,7 @@ _NUMBERS, _ENDS = Input(torch.int64, ("atoms",)), Input(torch.int64, ("edges",))
 _AS_CENTER, _AS_NEIGHBOR = Input(None, ("center rows", "hidden")), Input(None, ("neighbor rows", "hidden"))
 _SCALAR, _LATENT = Input(torch.float64, ()), Input(torch.float64, ("channels",))
 _MESSAGE = (_E, _ENVELOPE, _AS_CENTER, _AS_NEIGHBOR, _ENDS, _ENDS)
-_EDGE_SLOPE, _ATOM_SLOPE = Input(None, ("edges", "hidden")), Input(None, ("atoms", "hidden"))
+_EDGE_SLOPE, _ATOM_SLOPE = Input("slope", ("edges", "hidden")), Input(None, ("atoms", "hidden"))
 _KEPT_OF_EDGES = (_EDGE_SLOPE, _EDGE_SLOPE, _E)
 _GATES = Input(None, ("edges", 2))
 
@@ -71,9 +72,8 @@ def example(model: OrbV3, step: str) -> tuple[Tensor, ...]:
         shape = [sizes[size] if isinstance(size, str) else size for size in which.shape]
         if which.dtype == torch.int64:  # atomic numbers, or indices of atoms
             return torch.randint(1, DYNAMIC["atoms"], shape, generator=generator)
-        return 1.0 + torch.rand(shape, generator=generator, dtype=torch.float64).to(
-            which.dtype or model.dtype
-        )
+        dtype = slope_dtype(model) if which.dtype == "slope" else which.dtype or model.dtype
+        return 1.0 + torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
 
     return tuple(tensor(which).to(model.device) for which in INPUTS[step])
 

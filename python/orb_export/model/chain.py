@@ -133,8 +133,8 @@ class Layer(nn.Module):
         """-> e of the next layer, and what is summed into `received` of neighbors and `sent` of centers (E,
         C). `as_center` needs rows for all centers only, `as_neighbor` for all neighbors.
         """
-        from_nodes = as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors)  # (E, H)
-        message = self.interaction.edge_block.finish(e, from_nodes)  # (E, C)
+        block = self.interaction.edge_block
+        message = block.finish(e, as_center, as_neighbor, centers, neighbors)  # (E, C)
         to_neighbors, to_centers = self.interaction.gated(e, envelope, message)
         return e + message, to_neighbors, to_centers
 
@@ -149,8 +149,9 @@ class Layer(nn.Module):
         neighbors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """As `message`; what its perceptron keeps (E, H), (E, H), (E, C); and its gates (E, 2)."""
-        from_nodes = as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors)  # (E, H)
-        message, first_slope, second_slope, raw = self.interaction.edge_block.finish_keep(e, from_nodes)
+        message, first_slope, second_slope, raw = self.interaction.edge_block.finish_keep(
+            e, as_center, as_neighbor, centers, neighbors
+        )
         gates = self.interaction.gates(e)  # (E, 2)
         opened = gates * envelope
         to_neighbors, to_centers = opened[:, :1] * message, opened[:, 1:] * message

@@ -36,33 +36,41 @@ class MessageBlock(nn.Module):
         c, weight = self.channels, self.mlp.first.weight
         return functional.linear(x, weight[:, c : 2 * c]), functional.linear(x, weight[:, 2 * c :])
 
-    def before_first_activation(self, e: Tensor, from_nodes: Tensor) -> Tensor:
-        """Edge stream (E, C) and what both ends give to the first layer (E, H) -> (E, H)."""
+    def before_first_activation(
+        self, e: Tensor, as_center: Tensor, as_neighbor: Tensor, centers: Tensor, neighbors: Tensor
+    ) -> Tensor:
+        """Edge stream (E, C), what atoms give as center, as neighbor (N, H), both ends (E,) -> (E, H)."""
+        from_nodes = as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors)  # (E, H)
         weight = self.mlp.first.weight[:, : self.channels]
         return functional.linear(e, weight, self.mlp.first.bias) + from_nodes
 
-    def finish(self, e: Tensor, from_nodes: Tensor) -> Tensor:
+    def finish(
+        self, e: Tensor, as_center: Tensor, as_neighbor: Tensor, centers: Tensor, neighbors: Tensor
+    ) -> Tensor:
         """As above -> (E, C)."""
-        result: Tensor = self.norm(self.mlp.finish(self.before_first_activation(e, from_nodes)))
+        before = self.before_first_activation(e, as_center, as_neighbor, centers, neighbors)
+        result: Tensor = self.norm(self.mlp.finish(before))
         return result
 
-    def finish_keep(self, e: Tensor, from_nodes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def finish_keep(
+        self, e: Tensor, as_center: Tensor, as_neighbor: Tensor, centers: Tensor, neighbors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `finish`, and all that `finish_vjp` needs: two slopes (E, H) and what is normalized (E, C)."""
-        before = self.before_first_activation(e, from_nodes)
+        before = self.before_first_activation(e, as_center, as_neighbor, centers, neighbors)
         raw, first_slope, second_slope = self.mlp.finish_keep(before)
         return self.norm(raw), first_slope, second_slope, raw
 
     def finish_vjp(
         self, first_slope: Tensor, second_slope: Tensor, raw: Tensor, gradient: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Gradient with respect to the result (E, C) -> with respect to e (E, C) and to from_nodes (E, H)."""
+        """Gradient with respect to the result (E, C) -> to e (E, C) and to what its atoms give (E, H)."""
         g_first = self.mlp.finish_vjp(first_slope, second_slope, self.norm.vjp(raw, gradient))
         return torch.mm(g_first, self.mlp.first.weight[:, : self.channels]), g_first
 
     def forward(self, x: Tensor, e: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
         """(N, C), (E, C), (E,), (E,) -> (E, C)."""
         as_center, as_neighbor = self.project(x)
-        return self.finish(e, as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors))
+        return self.finish(e, as_center, as_neighbor, centers, neighbors)
 
 
 class Interaction(nn.Module):
