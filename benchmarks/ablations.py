@@ -1,7 +1,7 @@
 """Ablations of the Orb-v3 report in small, one command each, as Markdown tables with the spread over seeds.
 
-    python benchmarks/ablations.py equigrad neighbors kind distillation pretraining --data FOLDER
-        [--sets mlearn_Si] [--epochs 20] [--seeds 3] [--runs DIR] [--output docs/results/ablations.md]
+    python benchmarks/ablations.py equigrad neighbors kind distillation pretraining confidence --data FOLDER
+        [--sets mlearn_Si] [--epochs 10] [--seeds 3] [--runs DIR] [--output docs/results/ablations.md]
 
 FOLDER holds the sets, each with train.xyz and test.xyz. Every row is a model trained as by `orb-export train`
 with the same settings but for what the ablation changes, on the same structures; runs lie in DIR and are
@@ -12,6 +12,7 @@ neighbors     20 neighbors against all
 kind          direct against conservative
 distillation  direct model trained on labels of the conservative one against one trained on the data
 pretraining   trunk pretrained by denoising against random weights
+confidence    force errors by what the confidence head expects (report, Figure 4)
 """
 
 import argparse
@@ -25,6 +26,7 @@ import torch
 from orb_export import checkpoint
 from orb_export.ase import OrbCalculator
 from orb_export.model import OrbV3
+from orb_export.model.heads import expected_error
 from orb_export.train.config import TrainConfig, parse_config
 from orb_export.train.data import collate, random_rotation, read_samples
 from orb_export.train.label import Teacher, label_structures
@@ -33,6 +35,7 @@ from orb_export.train.report import evaluate, mean_errors, rotational
 from orb_export.train.run import MODEL, train
 
 ROTATIONS = 8  # of every test structure
+CONFIDENCE_GROUPS = 6
 Settings = dict[str, dict[str, Any]]
 
 
@@ -56,7 +59,7 @@ class Bench:
         sections: dict[str, Any] = {
             "data": {"train": self.training},
             "model": {"size": self.size},
-            "optimizer": {"epochs": self.epochs, "learning_rate": 2e-3},
+            "optimizer": {"name": "soap", "epochs": self.epochs, "learning_rate": 3e-3, "clip": 1.0},
             "machine": {"accelerator": "cpu"},
         }
         for section, options in changes.items():
@@ -74,7 +77,7 @@ class Bench:
 
     def pretrained(self, seed: int) -> OrbV3:
         """Conservative, on the trunk of a denoising run over the same structures."""
-        self.trained("denoising", seed, {"denoising": {}, "optimizer": {"epochs": self.epochs}})
+        self.trained("denoising", seed, {"denoising": {}})
         trunk = str(self.runs / f"denoising-{seed}" / MODEL)
         return self.trained("pretrained", seed, {"start": {"model": trunk, "transfer": "trunk"}})
 
@@ -124,6 +127,9 @@ def measured(model: OrbV3, files: list[str]) -> dict[str, float]:
 
 def rows(bench: Bench, name: str, seeds: int) -> Iterator[str]:
     """Lines of the table of an ablation."""
+    if name == "confidence":
+        yield from confidence_rows(bench, seeds)
+        return
     head = None
     for row, trained in variants(bench)[name].items():
         results = [measured(trained(seed), bench.test) for seed in range(1, seeds + 1)]
@@ -133,6 +139,23 @@ def rows(bench: Bench, name: str, seeds: int) -> Iterator[str]:
             yield "|" + "---|" * len(head)
         cells = [_with_spread([result[key] for result in results]) for key in results[0]]
         yield "| " + " | ".join([row, *cells]) + " |"
+
+
+def confidence_rows(bench: Bench, seeds: int) -> Iterator[str]:
+    """Atoms of the test files in groups of equal size by their expected force error, and the errors found."""
+    groups = []
+    for seed in range(1, seeds + 1):
+        model = bench.trained("conservative", seed, {}).eval().requires_grad_(False)
+        found = evaluate(model, read_samples(bench.test, model.config.max_neighbors))
+        expected = expected_error(torch.from_numpy(found.confidence)).numpy()
+        true = np.abs(found.forces[:, 3:] - found.forces[:, :3]).mean(axis=1)
+        parts = np.array_split(np.argsort(expected), CONFIDENCE_GROUPS)
+        groups.append([[1e3 * values[part].mean() for part in parts] for values in (expected, true)])
+    yield "| part of the atoms | expected error, meV/Å | found, meV/Å |"
+    yield "|---|---|---|"
+    for part in range(CONFIDENCE_GROUPS):
+        cells = [_with_spread([group[kind][part] for group in groups]) for kind in (0, 1)]
+        yield "| " + " | ".join([f"{part + 1} of {CONFIDENCE_GROUPS}", *cells]) + " |"
 
 
 def _with_spread(values: list[float]) -> str:
@@ -145,12 +168,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ("equigrad", "neighbors", "kind", "distillation", "pretraining")
+    names = ("equigrad", "neighbors", "kind", "distillation", "pretraining", "confidence")
     parser.add_argument("ablations", nargs="+", choices=names)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=["mlearn_Si"])
     parser.add_argument("--size", default="small")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("ablations"))
     parser.add_argument("--output", type=Path, help="also write the tables to this Markdown file")

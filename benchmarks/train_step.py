@@ -3,8 +3,8 @@
     python benchmarks/train_step.py [--models direct-20 conservative-inf] [--atoms 32] [--repeats 3]
 
 Same random weights, same batch, float32 on the CPU: loss (all terms), backward passes, clipping, Adam. The
-peer is orb-models 0.5.5 as its fine-tuning script uses it; ours is what `orb-export train` runs, compiled for
-conservative models, before the clock starts. Both take turns within every repeat, with the same threads, on
+peer is orb-models 0.5.5 as its fine-tuning script uses it; ours is what `orb-export train` runs, compiled
+before the clock starts. Both take turns within every repeat, with the same threads, on
 rattled copper; graphs are ready in memory on both sides. The least of each one's times counts, and the first
 losses are printed: both do the same work.
 """
@@ -106,12 +106,10 @@ def _labelled_graph(atoms: Atoms, system_config: object) -> object:
 
 
 def ours(model: OrbV3, batch: list[Atoms]) -> Step:
-    """Conservative models compiled, as in runs of more than a few minutes."""
+    """Compiled, as in runs of more than a few minutes."""
     model.train().decoder.requires_grad_(False)
     cap = model.config.max_neighbors
     graph, labels = collate([make_sample(atoms, "copper", cap, charge_spin=False) for atoms in batch])
-    if model.config.kind == "direct":
-        return stepped(model, lambda: loss_terms(model, graph, labels, WEIGHTS)[0], fused=True)
     predict = CompiledPredict(model)
     return stepped(
         model, lambda: loss_terms(model, graph, labels, WEIGHTS, prediction=predict(graph))[0], fused=True

@@ -65,14 +65,18 @@ def interpreted(module, inputs, **options):
 # torch warns of its own internals while it compiles
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
-    ("dtype", "layers", "lowered"),
-    [(torch.float32, 1, "inductor"), (torch.float64, 2, "interpreted")],
+    ("kind", "dtype", "layers", "lowered"),
+    [
+        ("conservative", torch.float32, 1, "inductor"),
+        ("conservative", torch.float64, 2, "interpreted"),
+        ("direct", torch.float64, 2, "interpreted"),
+    ],
     ids=str,
 )
-def test_a_compiled_step_is_the_eager_one_for_every_size(dtype, layers, lowered, monkeypatch):
+def test_a_compiled_step_is_the_eager_one_for_every_size(kind, dtype, layers, lowered, monkeypatch):
     torch.manual_seed(0)
     sizes = {"channels": 8, "hidden": 16, "head_hidden": 8, "layers": layers}
-    model = OrbV3(OrbConfig("conservative", 120, **sizes)).to(dtype).train()
+    model = OrbV3(OrbConfig(kind, 120, **sizes)).to(dtype).train()
     model.decoder.requires_grad_(False)
     eager = copy.deepcopy(model)
     predict = compiled.CompiledPredict(model)
@@ -99,10 +103,8 @@ def test_long_runs_are_compiled_and_short_ones_not():
     assert not decided(10**12, accelerator="gpu")
 
 
-@pytest.mark.parametrize(
-    "options", [{"precision": "bf16-mixed"}, {"strategy": "fsdp"}, {"kind": "direct"}], ids=str
-)
+@pytest.mark.parametrize("options", [{"precision": "bf16-mixed"}, {"strategy": "fsdp"}], ids=str)
 def test_what_cannot_be_compiled_is_named(options):
     assert not decided(10**12, **options)
-    with pytest.raises(ValueError, match=r"`machine\.compile` is true but must be false with direct models"):
+    with pytest.raises(ValueError, match=r"`machine\.compile` is true but must be false with denoising"):
         decided(10**12, compile=True, **options)

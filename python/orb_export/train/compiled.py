@@ -2,7 +2,7 @@
 
 The energy and its gradient are traced into one graph of operations on weights and batch. The loss of that
 graph's results stays ordinary torch, and its backward pass ends in the compiled derivative of the graph: the
-second derivatives of a conservative model, which dominate a step. Every pass is compiled once.
+second derivatives of a conservative model, which dominate its step. Every pass is compiled once.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from orb_export.model import OrbV3
 
 from .catalog import Catalog
 from .config import TrainConfig
-from .losses import Prediction, predict
+from .losses import Passes, Prediction, finished, passes
 
 # Edges of a run times weights of its model from which on compiling pays: about a minute of one core each.
 _WORTH_COMPILING = 2e12
@@ -55,15 +55,15 @@ def _any_size() -> contextlib.AbstractContextManager[None]:
     return patch
 
 
-class _Predict(nn.Module):
-    """`predict` as a module, whose weights functional_call can replace."""
+class _Passes(nn.Module):
+    """`passes` as a module, whose weights functional_call can replace."""
 
     def __init__(self, model: OrbV3) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, graph: Graph) -> Prediction:
-        return predict(self.model, graph, differentiable=True)
+    def forward(self, graph: Graph) -> Passes:
+        return passes(self.model, graph, differentiable=True)
 
 
 def _weights(model: OrbV3) -> list[Tensor]:
@@ -130,13 +130,11 @@ def is_compiled(config: TrainConfig, model: OrbV3, training: Catalog) -> bool:
     Raises ValueError when it is to be and cannot.
     """
     machine = config.machine
-    conservative = model.config.kind == "conservative" and config.denoising is None
-    possible = conservative and machine.precision != "bf16-mixed" and machine.strategy != "fsdp"
+    possible = config.denoising is None and machine.precision != "bf16-mixed" and machine.strategy != "fsdp"
     if machine.compile != "auto":
         if machine.compile and not possible:
             raise ValueError(
-                "train: `machine.compile` is true but must be false with direct models, denoising, "
-                "bf16-mixed and fsdp"
+                "train: `machine.compile` is true but must be false with denoising, bf16-mixed and fsdp"
             )
         return machine.compile
     gpu = machine.accelerator == "gpu" or (machine.accelerator == "auto" and torch.accelerator.is_available())
@@ -154,7 +152,7 @@ def _has_compiler() -> bool:
 
 
 class CompiledPredict:
-    """`losses.predict(model, graph, differentiable=True)` of a conservative model, compiled at first use."""
+    """`losses.predict(model, graph, differentiable=True)`, compiled at first use."""
 
     def __init__(self, model: OrbV3) -> None:
         self.model = model
@@ -166,18 +164,19 @@ class CompiledPredict:
         if self._call is None:
             self._call = self._compiled()
         assert self._spec is not None
-        found: Prediction = pytree.tree_unflatten(self._call(*_weights(self.model), *graph), self._spec)
+        found: Passes = pytree.tree_unflatten(self._call(*_weights(self.model), *graph), self._spec)
         # the confidence head reads detached features, and nothing is detached in the compiled part
         logits = self.model.confidence_head(found.outputs.node_features)
-        return found._replace(outputs=found.outputs._replace(confidence_logits=logits))
+        found = found._replace(outputs=found.outputs._replace(confidence_logits=logits))
+        return finished(self.model, graph, found)
 
     def _compiled(self) -> Callable[..., Any]:
         names = [name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]]
-        module = _Predict(self.model)
+        module = _Passes(self.model)
 
         def function(*inputs: Tensor) -> list[Tensor]:
             state = {f"model.{name}": tensor for name, tensor in zip(names, inputs, strict=False)}
-            found: Prediction = functional_call(module, state, (Graph(*inputs[len(names) :]),))
+            found: Passes = functional_call(module, state, (Graph(*inputs[len(names) :]),))
             nothing = found.outputs.node_features.new_zeros(0)
             found = found._replace(outputs=found.outputs._replace(confidence_logits=nothing))
             leaves, self._spec = pytree.tree_flatten(found)

@@ -81,8 +81,22 @@ class Pool(NamedTuple):
 ALONE = Pool()
 
 
+class Passes(NamedTuple):
+    """What the network and the gradient of its energy say of a batch."""
+
+    outputs: Outputs
+    forces: Tensor  # (N, 3) eV/angstrom, of the gradient
+    strain: Tensor  # (B, 3, 3) eV, gradient of the energy
+    rotational_gradient: Tensor | None  # (B, 3, 3) eV, of conservative models
+
+
 def predict(model: OrbV3, graph: Graph, *, differentiable: bool = False) -> Prediction:
     """Evaluate a batch. If `differentiable`, everything has gradients with respect to the weights."""
+    return finished(model, graph, passes(model, graph, differentiable=differentiable))
+
+
+def passes(model: OrbV3, graph: Graph, *, differentiable: bool) -> Passes:
+    """The part of `predict` that takes the time."""
     graph = graph._replace(vectors=graph.vectors.detach().requires_grad_())
     outputs = model(graph)
     (gradient,) = torch.autograd.grad(
@@ -91,9 +105,16 @@ def predict(model: OrbV3, graph: Graph, *, differentiable: bool = False) -> Pred
     edge_graph, n_graphs = graph.batch.index_select(0, graph.centers), graph.counts.shape[0]
     forces = edge_forces(gradient, graph.centers, graph.neighbors, graph.numbers.shape[0])
     strain = strain_gradient(graph.vectors, gradient, edge_graph, n_graphs)
+    conservative = model.config.kind == "conservative"
+    rotation = rotational_gradient(graph.vectors, gradient, edge_graph, n_graphs) if conservative else None
+    return Passes(outputs, forces, strain, rotation)
+
+
+def finished(model: OrbV3, graph: Graph, found: Passes) -> Prediction:
+    """The rest of it: stresses, and what the heads of a direct model add."""
+    outputs, forces, strain, rotation = found
     if model.config.kind == "conservative":
         stress = conservative_stress(strain, graph.cell)
-        rotation = rotational_gradient(graph.vectors, gradient, edge_graph, n_graphs)
         return Prediction(outputs, outputs.energy, forces, stress, rotation)
     forces = forces + model.direct_forces(graph, outputs.node_forces) + outputs.force_offset
     head = outputs.node_stress
@@ -152,10 +173,8 @@ def loss_terms(
         terms["forces_loss"] = weights.forces * per_atom * forces_loss
     if prediction.stress is not None and weights.stress:
         labelled = labels.stress.isfinite().all(dim=1)
-        per_label = pool.share(labelled.sum())
-        if per_label > 0 or pool.processes > 1:
-            stress_loss = _stress_loss(model, prediction.stress, labels.stress, labelled, pool)
-            terms["stress_loss"] = weights.stress * per_label * stress_loss
+        stress_loss = _stress_loss(model, prediction.stress, labels.stress, labelled, pool)
+        terms["stress_loss"] = weights.stress * pool.share(labelled.sum()) * stress_loss
     if prediction.rotational_gradient is not None and weights.equigrad:
         norms = torch.linalg.matrix_norm(prediction.rotational_gradient)  # (B,) Frobenius, not squared
         terms["equigrad_loss"] = weights.equigrad * per_graph * norms.mean()
