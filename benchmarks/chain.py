@@ -54,7 +54,7 @@ def main() -> None:
             if not file.exists():
                 torch.manual_seed(0)
                 export_model(OrbV3(MODELS[name]).eval(), file, verified=False)
-            potential = artefact.load(file)
+            potential = artefact.load(file, program="whole")
             for n_atoms in options.atoms:
                 atoms = ase.build.bulk("Cu", "fcc", a=3.61, cubic=True).repeat(CELLS[n_atoms])
                 atoms.rattle(0.1, seed=0)

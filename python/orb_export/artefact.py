@@ -111,14 +111,19 @@ class Potential:
     """A compiled potential; open one with `orb_export.load`."""
 
     def __init__(
-        self, path: str | Path, device: str = "auto", threads: int = 0, memory_limit: int | None = None
+        self,
+        path: str | Path,
+        device: str = "auto",
+        threads: int = 0,
+        memory_limit: int | None = None,
+        program: str = "auto",
     ) -> None:
         import torch  # noqa: F401  (its libraries must be in the process before ours)
 
         from orb_export._core import load_potential
 
         self.path = Path(path)
-        self._compiled = load_potential(str(path), device, threads, memory_limit or 0)
+        self._compiled = load_potential(str(path), device, threads, memory_limit or 0, program)
         self.metadata: dict[str, Any] = json.loads(self._compiled.metadata_json)
 
     @property
@@ -176,13 +181,19 @@ class Potential:
 
 
 def load(
-    path: str | Path, device: str = "auto", threads: int = 0, memory_limit: int | None = None
+    path: str | Path,
+    device: str = "auto",
+    threads: int = 0,
+    memory_limit: int | None = None,
+    program: str = "auto",
 ) -> Potential:
     """Open an artefact written by `orb-export export`.
 
     `device`: auto (the one it was made for), cpu, cuda or cuda:N. `threads`: of torch in this process; 0
     keeps torch's choice. `memory_limit`: bytes that an evaluation may use beyond the weights and its inputs;
-    what needs more is done in parts, which takes longer. Raises ValueError when the file is no artefact, is
-    damaged, or was made for another schema, torch version, device or processor; the message names both sides.
+    what needs more is done in parts, which takes longer. `program`: what gives forces where the limit
+    permits, whole, steps or auto, the faster for the number of edges (docs/artefact.md, Steps). Raises
+    ValueError when the file is no artefact, is damaged, or was made for another schema, torch version, device
+    or processor; the message names both sides.
     """
-    return Potential(path, device, threads, memory_limit)
+    return Potential(path, device, threads, memory_limit, program)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from orb_export import artefact, graph
-from orb_export.export import export_model, verify
+from orb_export.export import export_model, record, torchscript, verify
 
 from tests.accuracy import within
-from tests.artefacts import tiny_model
+from tests.artefacts import forge_record, tiny_model
 
 EXACT = 1e-12  # relative, float64: rounding of sums in another order
 LAYERS = 3
@@ -106,3 +107,46 @@ def test_energy_in_float32_is_that_of_the_whole_program(tmp_path):
         whole, alone = (evaluate(potential, atoms, forces=forces) for forces in (True, False))
         error = abs(alone["energy"] - whole["energy"]) / max(1.0, abs(whole["energy"]))
         assert within("energy without forces and whole program, float32", "all", error, 1e-6)
+
+
+class TestChoiceOfProgram:
+    """What was chosen shows in the memory that an evaluation used, which is counted."""
+
+    @staticmethod
+    def results(file: Path, atoms: Atoms, **options: Any) -> dict[str, Any]:
+        potential = artefact.load(file, **options)
+        results: dict[str, Any] = potential._compiled.evaluate(*arguments(potential, atoms))
+        predicted = potential.predict_memory(len(atoms), 20 * len(atoms)).used
+        assert results["memory"] <= predicted
+        return results
+
+    @pytest.mark.parametrize("repeats", [(2, 2, 2), (7, 4, 4)], ids=["640 edges", "8960 edges"])
+    def test_compiled_forces_of_many_edges_come_from_the_steps(self, compiled_with_steps, repeats):
+        file, large = compiled_with_steps.file, repeats[0] > 2
+        crystal = bulk("Cu", "fcc", a=3.61, cubic=True).repeat(repeats)
+        crystal.rattle(0.1, seed=2)
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            found = {p: self.results(file, crystal, program=p) for p in ("auto", "whole", "steps")}
+        finally:
+            torch.set_num_threads(threads)
+        memory = {program: results.pop("memory") for program, results in found.items()}
+        assert memory["whole"] != memory["steps"]
+        assert memory["auto"] == memory["steps" if large else "whole"]
+        error = worst(found["steps"], found["whole"])
+        assert within("chunks of edges and whole program, float64", "all", error, EXACT)
+
+    def test_unknown_choices_are_refused(self, compiled_with_steps, tmp_path):
+        with pytest.raises(ValueError, match="`program` is `fast` but must be auto, whole or steps"):
+            artefact.load(compiled_with_steps.file, program="fast")
+
+    def test_steps_that_are_not_there_are_refused(self, tmp_path):
+        file = tmp_path / "model.pt"
+        model = tiny_model("direct")
+        payload = tmp_path / "payload.pt"
+        torchscript.compile_torchscript(model, payload)
+        described = {**record.describe(model, "torchscript", "", ""), "verification": {"skipped": True}}
+        forge_record(payload, file, described, programs=["whole"])
+        with pytest.raises(ValueError, match=r"`program` is `steps`, which `.*` does not have: export it"):
+            artefact.load(file, program="steps")

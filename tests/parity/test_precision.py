@@ -3,6 +3,8 @@
 Oracles: stored results of orb-models 0.5.5; the same model in float64 or float32; conservation of energy.
 """
 
+from typing import Any
+
 import ase.io
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from orb_export.export.precision import REDUCED, in_float64, rattled_crystals
 from orb_export.export.sources import load_source
 from orb_export.model import OrbConfig, OrbV3
 
+from tests import partitions
 from tests.accuracy import within
 from tests.artefacts import tiny_model
 from tests.reference.stored_cases import CAPS, MODELS, largest_error
@@ -114,11 +117,44 @@ def test_record_states_precision_and_accuracy(file, capsys):
     assert f"against float64 on {len(crystals)} rattled crystals" in shown
 
 
-def test_reduced_precisions_have_no_steps(file):
-    """Steps round at other places; without them an energy alone is that of the whole program."""
-    assert artefact.read_metadata(file)["programs"] == ["whole"]
+def close(found: dict[str, Any], expected: dict[str, Any], n_atoms: int) -> bool:
+    """Rounded at the same places, but now and then to different sides."""
+    bars = verify.TOLERANCES["bfloat16"]
+    names = {"energy", "forces", "stress", "confidence"} & found.keys()
+    errors = verify.differences({n: found[n] for n in names}, {n: expected[n] for n in names}, n_atoms)
+    check = "steps and whole program, bfloat16"
+    verdicts = [within(check, name, error, getattr(bars, name)) for name, error in errors.items()]
+    return all(verdicts)
+
+
+@pytest.mark.parametrize("kept", [(2, 2), (1, 2), (0, 1), (0, 0)], ids=str)
+def test_steps_round_as_the_whole_program_does(file, kept):
+    compiled, crystal = artefact.load(file)._compiled, rattled_crystals([29])[0]
+    arguments = partitions.system(crystal, 20).arguments()
+    whole = compiled.evaluate(*arguments)
+    assert close(compiled.evaluate(*arguments, chunk=70, kept=kept), whole, len(crystal))
+    assert close(compiled.evaluate(*arguments, forces=False), whole, len(crystal))
+
+
+def test_a_memory_limit_is_kept_in_a_reduced_precision(file):
+    crystal = rattled_crystals([29])[0] * (3, 3, 3)
+    arguments = partitions.system(crystal, 20).arguments()
+    least = artefact.load(file).predict_memory(len(arguments[0]), len(arguments[1])).least
+    whole, limited = (
+        artefact.load(file, memory_limit=m)._compiled.evaluate(*arguments) for m in (None, least)
+    )
+    assert limited["memory"] <= least < 0.7 * whole["memory"]
+    assert close(limited, whole, len(crystal))
+
+
+@pytest.mark.parametrize("redundant", [False, True])
+def test_two_processes_give_what_one_gives_in_a_reduced_precision(file, redundant):
     potential, crystal = artefact.load(file), rattled_crystals([29])[0]
-    assert potential.predict(crystal)["energy"] == potential.predict(crystal, forces=False)["energy"]
+    whole = partitions.system(crystal, 20)
+    owners = np.random.default_rng(5).integers(2, size=len(crystal))
+    parts = partitions.cut(whole, owners, 2, redundant)
+    found = partitions.joined(partitions.evaluate(potential, whole, parts, redundant), parts)
+    assert close(found, potential._compiled.evaluate(*whole.arguments()), len(crystal))
 
 
 @pytest.mark.parametrize("precision", REDUCED)

@@ -76,6 +76,7 @@ struct Metadata {
   std::string kind;             // "conservative" or "direct"
   std::string model;            // family name or file stem
   std::string dtype;            // "float32" or "float64"
+  std::string precision;        // of the largest matrix products, see docs/artefact.md
   std::string device;           // "cpu" or "cuda"
   std::string torch_version;    // that exported the artefact
   std::string weights_sha256;
@@ -97,6 +98,8 @@ struct Options {
   std::string device = "auto";    // auto | cpu | cuda | cuda:N; auto: the device the artefact was made for
   int threads = 0;                // of this process, for torch; 0 keeps torch's own choice
   int64_t memory_limit = 0;       // bytes that an evaluation may use beyond the weights; 0: no limit
+  // What gives forces in one process where the limit permits: whole | steps | auto, the faster of the two.
+  std::string program = "auto";
 };
 
 // Bytes of torch's tensors at the worst moment of an evaluation, beyond weights and inputs, a little

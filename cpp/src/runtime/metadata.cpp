@@ -85,6 +85,8 @@ class Record {
     return *value;
   }
 
+  bool has(const std::string &name) const { return json_.find(name) != nullptr; }
+
   // Members of members are addressed as "arch.machine".
   const Json &member(const std::string &name) const {
     const Json *at = &json_;
@@ -220,6 +222,7 @@ Metadata read_metadata(const std::string &path, const Container &container,
     check_fields(record, "outputs", kConservativeOutputs);
   metadata.model = record.string("model");
   metadata.dtype = record.one_of("dtype", {"float32", "float64"});
+  metadata.precision = record.has("precision") ? record.string("precision") : metadata.dtype;
   metadata.device = record.one_of("device", {"cpu", "cuda"});
   metadata.torch_version = record.string("torch_version");
   check_torch_version(record, metadata.torch_version, torch_version);

@@ -8,7 +8,7 @@
 namespace orb_export {
 namespace {
 
-// A step is as fast with 4096 edges as with all; below 256 the matrix products lose their speed.
+// Arrays of 4096 edges for each thread stay in its caches; below 256 the matrix products lose their speed.
 constexpr int64_t kLargestChunk = 4096, kSmallestChunk = 256;
 constexpr int64_t kReadout = 1000;    // bytes of each atom for the confidence and forces, float64
 
@@ -32,7 +32,8 @@ std::vector<Plan> plans(const Problem &problem) {
     choices.push_back(evenly_kept(problem.layers, count));
   std::vector<Plan> found;
   for (const auto &kept : choices)
-    for (int64_t chunk = kLargestChunk; chunk >= kSmallestChunk; chunk /= 2) found.push_back({chunk, kept});
+    for (int64_t chunk = kLargestChunk * problem.threads; chunk >= kSmallestChunk; chunk /= 2)
+      found.push_back({chunk, kept});
   return found;
 }
 
@@ -40,15 +41,19 @@ int64_t count(const Plan &plan, Keep keep) { return std::count(plan.kept.begin()
 
 }    // namespace
 
-Problem problem_of(const Metadata &metadata, int64_t n_atoms, int64_t n_edges, bool forces) {
+Problem problem_of(const Metadata &metadata, int64_t n_atoms, int64_t n_edges, bool forces, int threads) {
   return {metadata.channels,
           metadata.hidden,
           metadata.layers,
           metadata.dtype == "float64" ? 8 : 4,
+          metadata.dtype == "float64"        ? 8
+          : metadata.precision == "bfloat16" ? 2
+                                             : 4,
           n_atoms,
           n_edges,
           metadata.format == "aoti",
-          forces && metadata.kind == "conservative"};
+          forces && metadata.kind == "conservative",
+          threads};
 }
 
 bool Plan::has_stream() const { return count(*this, Keep::nothing) < static_cast<int64_t>(kept.size()); }
@@ -94,10 +99,10 @@ int64_t predicted_bytes(const Problem &p, const Plan &plan) {
   if (p.gradient) row = (whole == layers ? 4 : 5) * h + std::max(4 * c, 256 + 2 * c);
   if (!streams) row += p.gradient ? layers * (2 * h + 2 * c) : c;
   // of each edge: what is stored, envelope and its gradient, and in float64 repulsion and gradients
-  const int64_t encoder = p.gradient && plan.kept[0] == Keep::activations ? 2 * h + c : 0;
+  const int64_t perceptrons = whole + (p.gradient && plan.kept[0] == Keep::activations ? 1 : 0);
   const int64_t stored =
-      p.gradient ? whole * (2 * h + c + 2) + encoder + count(plan, Keep::edges) * c : (streams ? c : 0);
-  const int64_t edge = (stored + 2) * p.bytes + 64;
+      p.gradient ? perceptrons * c + whole * 2 + count(plan, Keep::edges) * c : (streams ? c : 0);
+  const int64_t edge = (stored + 2) * p.bytes + perceptrons * 2 * h * p.slope_bytes + 64;
   const int64_t chunk = std::min(plan.chunk, p.n_edges);
   const int64_t inside = std::max(chunk * row, p.n_atoms * update) * p.bytes;
   const int64_t total = p.n_atoms * (atom * p.bytes + kReadout) + p.n_edges * edge + inside;
@@ -106,12 +111,16 @@ int64_t predicted_bytes(const Problem &p, const Plan &plan) {
 
 int64_t predicted_bytes_of_whole(const Problem &p) {
   const int64_t c = p.channels, h = p.hidden, layers = p.layers;
-  const int64_t atom = p.gradient ? layers * (4 * h + 6 * c) : 6 * h + 6 * c;
+  const int64_t atom = p.gradient ? layers * (4 * h + 6 * c) + 6 * c : 6 * h + 12 * c;
   // the backward pass needs two rows before an activation and two of channels of every perceptron
   const int64_t edge = p.gradient ? (layers + 1) * (2 * h + 2 * c) + 64 : 2 * h + c + 144;
   const int64_t total =
       (p.n_atoms * atom + p.n_edges * edge) * p.bytes + p.n_edges * 48 + p.n_atoms * kReadout;
   return p.fused ? total : total + (p.gradient ? total * 3 / 4 : total / 3);
+}
+
+bool prefers_steps(const Problem &problem) {
+  return problem.fused && problem.n_edges > 2 * kLargestChunk * problem.threads;
 }
 
 int64_t least_bytes(const Problem &problem) {

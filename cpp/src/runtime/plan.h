@@ -12,13 +12,15 @@ namespace orb_export {
 // What memory depends on.
 struct Problem {
   int64_t channels, hidden, layers;
-  int64_t bytes;    // of a number of the network
+  int64_t bytes;          // of a number of the network
+  int64_t slope_bytes;    // of a slope of an activation of an edge, kept for the gradient
   int64_t n_atoms, n_edges;
   bool fused;       // AOTInductor; TorchScript stores the result of every operation
   bool gradient;    // of the network: forces of a conservative model
+  int64_t threads;
 };
 
-Problem problem_of(const Metadata &metadata, int64_t n_atoms, int64_t n_edges, bool forces);
+Problem problem_of(const Metadata &metadata, int64_t n_atoms, int64_t n_edges, bool forces, int threads);
 
 // What the forward pass stores of the edges of a layer for the backward pass.
 enum class Keep : int {
@@ -44,6 +46,9 @@ Plan make_plan(int64_t chunk, const std::vector<int> &kept, const Metadata &meta
 int64_t predicted_bytes(const Problem &problem, const Plan &plan);
 // The same of the whole program, which keeps everything.
 int64_t predicted_bytes_of_whole(const Problem &problem);
+
+// Whether a walk is faster than the whole program, on the CPU and without a limit.
+bool prefers_steps(const Problem &problem);
 
 // The fastest plan within `limit` bytes; 0: no limit. Throws std::invalid_argument when none is.
 Plan choose_plan(const Problem &problem, int64_t limit);

@@ -24,17 +24,18 @@ namespace {
 
 class CompiledPotential : public Potential {
  public:
-  CompiledPotential(const std::string &path, Metadata metadata, int device, int64_t memory_limit)
+  CompiledPotential(const std::string &path, Metadata metadata, int device, const Options &options)
       : path_(path),
         metadata_(std::move(metadata)),
         device_(device),
-        memory_limit_(memory_limit),
+        memory_limit_(options.memory_limit),
+        program_(options.program),
         backend_(metadata_.format == "aoti" ? open_aoti(path, device) : open_torchscript(path, device)) {}
 
   const Metadata &metadata() const override { return metadata_; }
 
   Memory predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request) const override {
-    const Problem problem = problem_of(metadata_, n_atoms, n_edges, request.forces);
+    const Problem problem = problem_of(metadata_, n_atoms, n_edges, request.forces, torch_threads());
     const int64_t whole = predicted_bytes_of_whole(problem);
     const int64_t least = metadata_.has_steps() ? std::min(whole, least_bytes(problem)) : whole;
     if (uses_whole(problem, request)) return {whole, least};
@@ -71,7 +72,7 @@ class CompiledPotential : public Potential {
 
  private:
   Problem problem(const Graph &graph, const Request &request) const {
-    return problem_of(metadata_, graph.n_atoms, graph.n_edges, request.forces);
+    return problem_of(metadata_, graph.n_atoms, graph.n_edges, request.forces, torch_threads());
   }
 
   // One of several processes. What is wrong with all of them alike is said before any of them communicates.
@@ -115,10 +116,13 @@ class CompiledPotential : public Potential {
     return result;
   }
 
-  // The whole program is the fastest for forces, the chain for an energy alone or where memory is short.
+  // The chain is the faster for an energy alone and for many edges, and the only one where memory is short.
   bool uses_whole(const Problem &problem, const Request &request) const {
     const bool fits = memory_limit_ == 0 || predicted_bytes_of_whole(problem) <= memory_limit_;
-    if (metadata_.has_steps()) return fits && request.forces;
+    if (metadata_.has_steps()) {
+      const bool faster = device_ >= 0 || !prefers_steps(problem);
+      return fits && request.forces && (program_ == "auto" ? faster : program_ == "whole");
+    }
     if (fits) return true;
     throw std::invalid_argument("evaluate: `memory_limit` is " + std::to_string(memory_limit_) +
                                 " bytes but " + std::to_string(problem.n_atoms) + " atoms and " +
@@ -143,10 +147,19 @@ class CompiledPotential : public Potential {
   Metadata metadata_;
   int device_;
   int64_t memory_limit_;
+  std::string program_;
   std::unique_ptr<Backend> backend_;
   std::once_flag chain_opened_;
   std::unique_ptr<Chain> chain_;
 };
+
+void check_program(const std::string &program, const std::string &path, const Metadata &metadata) {
+  if (program != "auto" && program != "whole" && program != "steps")
+    throw std::invalid_argument("load: `program` is `" + program + "` but must be auto, whole or steps");
+  if (program == "steps" && !metadata.has_steps())
+    throw std::invalid_argument("load: `program` is `steps`, which `" + path +
+                                "` does not have: export it again, without --no-steps");
+}
 
 }    // namespace
 
@@ -158,9 +171,9 @@ std::unique_ptr<Potential> load_potential(const std::string &path, const Options
     throw std::invalid_argument("load: `memory_limit` is " + std::to_string(options.memory_limit) +
                                 " but must be 0 (no limit) or a number of bytes");
   Metadata metadata = read_metadata(path, read_container(path), torch_version());
+  check_program(options.program, path, metadata);
   const int device = resolve_device(path, metadata, options.device);
-  auto potential =
-      std::make_unique<CompiledPotential>(path, std::move(metadata), device, options.memory_limit);
+  auto potential = std::make_unique<CompiledPotential>(path, std::move(metadata), device, options);
   if (options.threads > 0) set_torch_threads(options.threads);
   return potential;
 }

@@ -89,6 +89,8 @@ int resolve_device(const std::string &path, const Metadata &metadata, const std:
 
 void set_torch_threads(int threads) { at::set_num_threads(threads); }
 
+int torch_threads() { return at::get_num_threads(); }
+
 const char *torch_version() { return TORCH_VERSION; }
 
 }    // namespace orb_export

@@ -27,6 +27,7 @@ std::string short_message(const std::exception &error);
 int resolve_device(const std::string &path, const Metadata &metadata, const std::string &requested);
 
 void set_torch_threads(int threads);
+int torch_threads();
 const char *torch_version();
 
 }    // namespace orb_export

@@ -41,8 +41,10 @@ Walk::Walk(Steps &steps, const Metadata &metadata, const Plan &plan, const Graph
   vectors_ = inputs[3];
   charge_ = inputs[4];
   spin_ = inputs[5];
-  for (int64_t first = 0; first < graph.n_edges; first += plan.chunk) {
-    const int64_t count = std::min(plan.chunk, graph.n_edges - first);
+  // all of about the same size: a small rest would be slow
+  const int64_t n_chunks = (graph.n_edges + plan.chunk - 1) / plan.chunk;
+  for (int64_t k = 0; k < n_chunks; ++k) {
+    const int64_t first = graph.n_edges * k / n_chunks, count = graph.n_edges * (k + 1) / n_chunks - first;
     chunks_.push_back({first,
                        count,
                        centers_.narrow(0, first, count),

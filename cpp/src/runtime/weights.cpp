@@ -46,6 +46,7 @@ class Mapping {
 at::ScalarType scalar_type(const std::string &name) {
   if (name == "F32") return at::kFloat;
   if (name == "F64") return at::kDouble;
+  if (name == "BF16") return at::kBFloat16;
   if (name == "I64") return at::kLong;
   throw std::invalid_argument("weights of type " + name);
 }

@@ -40,18 +40,16 @@ def export_model(
     "aoti", not to that of "torchscript", which always has them. `format`: "aoti" (file name ends in .pt2) or
     "torchscript" (.pt). `structure`: TorchScript only, whose atomic numbers, charge and spin `forward` will
     use. `precision`: float32, float32-split, bfloat16 or float64, see docs/artefact.md; default the dtype of
-    the model. The second and third have no steps. `verified`: compare with the model in a fresh process
-    first; no file is left when they differ, and the record gets the errors against float64 on `validation`
-    (default: rattled crystals). Raises
+    the model. `verified`: compare with the model in a fresh process first; no file is left when they differ,
+    and the record gets the errors against float64 on `validation` (default: rattled crystals). Raises
     ValueError, and RuntimeError when verification fails.
     """
     from orb_export.export import record, verify
-    from orb_export.export.precision import PRECISIONS, REDUCED, checked
+    from orb_export.export.precision import PRECISIONS, checked
 
     file = Path(file)
     _check_arguments(file, format, structure)
     precision = checked(precision, model.dtype, format, model.device.type)
-    with_steps = with_steps and precision not in REDUCED  # theirs would not round as the whole program does
     if PRECISIONS[precision] != model.dtype:
         model = copy.deepcopy(model).to(PRECISIONS[precision])
     entries = record.describe(model, format, source, licence, with_steps or format == "torchscript")
