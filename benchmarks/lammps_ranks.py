@@ -3,10 +3,11 @@
     python benchmarks/lammps_ranks.py [--models demo-size direct-20 conservative-20] [--cells 10] [--steps 3]
                                       [--repeats 3] [--artefacts FOLDER]
 
-Each rank has one core and one thread. One rank runs the whole program; two ranks run the steps with an
-exchange between layers. Both take turns in every repeat, on rattled copper in stock LAMMPS (NVE, float32,
-random weights); the least time of each counts. `--cells 10` is 4000 atoms. On a busy machine the ratio of
-processor times, without waiting, says what the speed-up would be on free cores.
+Each rank has one core and one thread. One rank runs the steps for systems of this size, or the whole program
+for small ones; two ranks run the steps with an exchange between layers. Both take turns in every repeat, on
+rattled copper in stock LAMMPS (NVE, float32, random weights); the least time of each counts. `--cells 10` is
+4000 atoms. On a busy machine the ratio of processor times, without waiting, says what the speed-up would be
+on free cores.
 
 The model of many ranks: a step costs seconds per edge and per atom, fitted to one rank at two sizes and to
 the measured share of the steps; each exchange a latency and bytes over a bandwidth, of which the rows are
@@ -108,7 +109,7 @@ class Fit:
 
     fixed: float
     per_atom: float
-    overhead: float  # of the steps over the whole program
+    overhead: float  # of what several ranks run over what one does
     shell: float  # A, thickness of the ghosts around a cube
     bytes_per_ghost: float
     seconds_per_byte: float  # to pack and unpack

@@ -123,13 +123,24 @@ void eigenvectors_diagonalize() {
 }
 
 Problem full_size(int64_t n_atoms, int64_t n_edges, bool gradient) {
-  return {256, 1024, 5, 4, n_atoms, n_edges, true, gradient};
+  return {256, 1024, 5, 4, 4, n_atoms, n_edges, true, gradient, 1};
 }
 
 int64_t stored(const Plan &plan) {
   int64_t sum = 0;
   for (const Keep keep : plan.kept) sum += static_cast<int64_t>(keep);
   return sum;
+}
+
+void steps_are_for_more_edges_than_two_chunks_of_every_thread() {
+  Problem problem = full_size(1000, 8192, true);
+  CHECK(!prefers_steps(problem));
+  problem.n_edges += 1;
+  CHECK(prefers_steps(problem));
+  CHECK(choose_plan(problem, 0).chunk == 4096);
+  problem.threads = 2;
+  CHECK(!prefers_steps(problem));
+  CHECK(choose_plan(problem, 0).chunk == 8192);
 }
 
 void less_memory_never_stores_more() {
@@ -186,6 +197,7 @@ int main() {
   a_single_atom_keeps_its_force();
   eigenvectors_diagonalize();
   less_memory_never_stores_more();
+  steps_are_for_more_edges_than_two_chunks_of_every_thread();
   a_limit_below_every_plan_says_what_is_needed();
   stored_layers_are_spread_evenly();
   activations_of_the_last_layers_are_stored_first();
