@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../src/runtime/assemble.h"
+#include "../src/runtime/device_choice.h"
 #include "../src/runtime/json.h"
 #include "../src/runtime/plan.h"
 #include "../src/runtime/sha256.h"
@@ -189,7 +190,36 @@ void activations_of_the_last_layers_are_stored_first() {
 
 }    // namespace
 
+void processes_of_a_machine_share_its_gpus_out() {
+  for (const char *name : {"auto", "cuda"})
+    for (int process = 0; process < 5; ++process)
+      CHECK(choose_device("m", std::string(name) + "/" + std::to_string(process), "cuda", 2) == process % 2);
+  CHECK(choose_device("m", "cuda:1", "cuda", 2) == 1);
+  CHECK(choose_device("m", "auto", "cuda", 2) == 0);
+  CHECK(choose_device("m", "auto/3", "cpu", 0) == -1);
+  CHECK(choose_device("m", "cpu", "cpu", 2) == -1);
+}
+
+void devices_that_are_not_there_are_refused() {
+  const auto refused = [](const char *requested, const char *made_for, int n_gpus) {
+    return rejection([&] { choose_device("m", requested, made_for, n_gpus); });
+  };
+  for (const char *bad : {"gpu", "", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:100", "cuda/", "cuda/-1"})
+    CHECK(refused(bad, "cuda", 2) ==
+          "load: `device` is `" + std::string(bad) + "` but must be auto, cpu, cuda or cuda:N");
+  CHECK(refused("cuda:2", "cuda", 2) ==
+        "load: `m` was exported for device `cuda` but device `cuda:2` was asked for, and there are 2, the "
+        "first "
+        "of which is cuda:0");
+  CHECK(refused("auto/1", "cuda", 0) ==
+        "load: `m` was exported for device `cuda` but torch finds no CUDA device here");
+  CHECK(refused("cuda", "cpu", 2) ==
+        "load: `m` was exported for device `cpu` but device `cuda` was asked for");
+}
+
 int main() {
+  processes_of_a_machine_share_its_gpus_out();
+  devices_that_are_not_there_are_refused();
   sha256_has_the_published_values();
   json_reads_every_kind_of_value();
   json_refuses_what_is_no_json();

@@ -48,6 +48,12 @@ bool Ensemble::is_due() const
   return !members.empty() && update->ntimestep % every_ == 0 && update->ntimestep != written_;
 }
 
+void Ensemble::begin()
+{
+  forces_.clear();
+  gradients_.clear();
+}
+
 void Ensemble::add(const orb_export::Result &result)
 {
   forces_.push_back(result.forces);
@@ -95,8 +101,6 @@ void Ensemble::write(int64_t n_total)
   }
   virial[2] = std::sqrt(virial[2]);
 
-  forces_.clear();
-  gradients_.clear();
   written_ = update->ntimestep;
   write_line(virial, force);
 }
@@ -121,7 +125,7 @@ void Ensemble::write_line(const double (&virial)[3], const double (&force)[3])
   }
   MPI_Bcast(&failed, 1, MPI_INT, 0, world);
   if (failed)
-    error->all(FLERR, "Pair style orbv3 cannot write " + file_ + ": " + utils::getsyserror());
+    error->all(FLERR, "Pair style orbv3: cannot write " + file_ + ": " + utils::getsyserror());
 }
 
 }    // namespace orbv3

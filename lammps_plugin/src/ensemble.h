@@ -15,13 +15,13 @@
 
 namespace orbv3 {
 
+struct EnsembleMember {
+  std::unique_ptr<orb_export::Potential> potential;
+  std::unique_ptr<EdgeBuilder> edges;
+};
+
 class Ensemble : protected LAMMPS_NS::Pointers {
  public:
-  struct Member {
-    std::unique_ptr<orb_export::Potential> potential;
-    std::unique_ptr<EdgeBuilder> edges;
-  };
-
   explicit Ensemble(LAMMPS_NS::LAMMPS *lmp) : Pointers(lmp) {}
   ~Ensemble() override;
 
@@ -30,12 +30,13 @@ class Ensemble : protected LAMMPS_NS::Pointers {
   void forget();
 
   bool is_due() const;    // the step at hand has a line in the table, and has none yet
+  void begin();           // such a line; one that an error ended is forgotten
   void add(const orb_export::Result &result);
   // The line of this step; `n_total` atoms that the models see, on all ranks. Collective.
   void write(int64_t n_total);
 
   std::vector<std::string> paths;    // of the further models, as given
-  std::vector<Member> members;
+  std::vector<EnsembleMember> members;
 
  private:
   void write_line(const double (&virial)[3], const double (&force)[3]);

@@ -28,6 +28,8 @@ class Halo {
   void carry_marks();                              // reverse: needs
   void carry_table(double *table, int columns);    // forward: (own + ghosts, columns), all ghosts
   void carry_rows(void *data, int64_t width, int bytes, int64_t begin, int64_t end);
+  // Instead of what the last of these said: zeros go out, and what comes in is ignored. Also for rows at null.
+  void carry_nothing() { silent_ = true; }
   int doubles_per_atom() const;    // the most that one atom may take of a message
 
   // Return the length of the message in doubles.
@@ -45,9 +47,11 @@ class Halo {
   std::size_t message_bytes() const { return (row_bytes() + 7) / 8 * 8; }
   char *row_of(int atom) const { return data_ + (row[atom] * width_ + begin_) * bytes_; }
   const std::vector<int> &needed_of(const int *list) const;
+  int pack_zeros(int n, double *message) const;
   template <typename T> void add(char *to, const char *from) const;
 
   Content content_ = Content::marks;
+  bool silent_ = false;
   char *data_ = nullptr;
   int64_t width_ = 0, begin_ = 0, end_ = 0;
   int bytes_ = 8;

@@ -134,9 +134,12 @@ void PairOrbV3::compute(int eflag, int vflag)
   ev_init(eflag, vflag);
   const double start = platform::walltime(), waited = communication();
   const double processor = platform::cputime();
-  gather_atoms();    // LAMMPS arrays -> rows of the model
-  build_edges();     // neighbor list -> edges between rows
-  share_edges();     // what ranks must know of each other
+  impl->failure.guard([this] {
+    gather_atoms();    // LAMMPS arrays -> rows of the model
+    build_edges();     // neighbor list -> edges between rows
+    impl->uncertainty.make_room();
+  });
+  share_edges();    // what ranks must know of each other, failures among it
   impl->timing.graph += platform::walltime() - start - (communication() - waited);
   if (impl->n_total == 0) {
     impl->result = {};
@@ -185,8 +188,8 @@ void PairOrbV3::fold_ghosts()
   for (int j = nlocal; j < nlocal + atom->nghost; j++) {
     const int first = atom->map(atom->tag[j]);
     if (first < 0 || (first >= nlocal && !impl->exchange)) {
-      impl->failure = fmt::format("the atom that ghost atom {} is an image of is not on this rank",
-                                  atom->tag[j]);
+      impl->failure.set(fmt::format(
+          "the atom that ghost atom {} is an image of is not on this rank", atom->tag[j]));
       return;
     }
     if (first < nlocal)
@@ -212,8 +215,8 @@ void PairOrbV3::build_edges()
   edges.wants_limits = impl->redundant;
   edges.build(neighbor_view(), impl->rows, impl->threads);
   if (edges.coincident[0] >= 0)
-    impl->failure = fmt::format("atoms {} and {} are at the same place",
-                                atom->tag[edges.coincident[0]], atom->tag[edges.coincident[1]]);
+    impl->failure.set(fmt::format("atoms {} and {} are at the same place",
+                                  atom->tag[edges.coincident[0]], atom->tag[edges.coincident[1]]));
 }
 
 void PairOrbV3::evaluate(const orb_export::Request &request)
@@ -236,13 +239,10 @@ void PairOrbV3::evaluate(const orb_export::Request &request)
   graph.spin = impl->settings.spin.value_or(graph.spin);
 
   const double start = platform::walltime(), waited = communication();
-  try {
+  impl->failure.guard([&] {    // collective, but it fails on all ranks or on none
     impl->result = impl->potential->evaluate(graph, request, impl->exchange.get());
-  } catch (const std::exception &exception) {
-    impl->failure = exception.what();
-  }
-  // an evaluation fails on all ranks or on none
-  if (!impl->failure.empty()) stop_if_failed();
+  });
+  if (impl->failure.any()) stop_if_failed();
   impl->timing.model += platform::walltime() - start - (communication() - waited);
 }
 

@@ -14,7 +14,9 @@ struct Request;
 namespace orbv3 {
 class RankExchange;
 class Uncertainty;
+struct EnsembleMember;
 struct NeighborView;
+struct Border;
 }    // namespace orbv3
 
 namespace LAMMPS_NS {
@@ -55,6 +57,7 @@ class PairOrbV3 : public Pair {
   void allocate();
   int read_setting(int narg, char **arg);
   void forget_model();
+  std::string find_model(const std::string &name);
   void open_model(const std::string &path);
   void map_types(const std::vector<std::string> &symbols);
 
@@ -76,15 +79,17 @@ class PairOrbV3 : public Pair {
   // pair_orbv3_ensemble.cpp
   void open_ensemble(const std::vector<std::string> &symbols);
   void compare_ensemble();
+  void add_to_ensemble(orbv3::EnsembleMember &member);
 
   // pair_orbv3_ranks.cpp
   void init_ranks();
   void stop_if_failed();
+  void check_same_file();
   void share_edges();
-  double agree_on_step();
-  void choose_scheme(double ghosts, double edges);
+  orbv3::Border mark_ghosts();
+  void choose_scheme(const orbv3::Border &border);
   void add_ghost_edges();
-  void check_ghost_edges(double n_border);
+  void agree_on_step(const orbv3::Border &border);
   void give_rows_to_ghosts();
 
   // pair_orbv3_timing.cpp

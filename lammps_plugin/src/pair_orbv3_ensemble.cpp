@@ -16,10 +16,7 @@ void PairOrbV3::open_ensemble(const std::vector<std::string> &symbols)
   auto &ensemble = impl->ensemble;
   ensemble.members.clear();
   for (const auto &name : ensemble.paths) {
-    const auto path = utils::get_potential_file_path(name);
-    if (path.empty())
-      error->all(FLERR, "Cannot open model file " + name + ": " + utils::getsyserror());
-    open_model(path);
+    open_model(find_model(name));
     map_types(symbols);
     ensemble.members.push_back({std::move(impl->potential), std::move(impl->edges)});
   }
@@ -29,23 +26,44 @@ void PairOrbV3::compare_ensemble()
 {
   auto &ensemble = impl->ensemble;
   if (!ensemble.is_due() || impl->n_total == 0) return;
-  ensemble.add(impl->result);
-  auto first = std::move(impl->result);
-  for (auto &member : ensemble.members) {
-    std::swap(impl->potential, member.potential);
-    std::swap(impl->edges, member.edges);
-    // from the atoms on, since the rows of ghosts depend on the edges
-    impl->edges->wants_limits = impl->redundant;
-    gather_atoms();
-    build_edges();
-    share_edges();
-    orb_export::Request request;
-    request.confidence = false;
-    evaluate(request);
+  ensemble.begin();
+  impl->failure.guard([&] {
     ensemble.add(impl->result);
-    std::swap(impl->potential, member.potential);
-    std::swap(impl->edges, member.edges);
-  }
+  });
+  auto first = std::move(impl->result);
+  for (auto &member : ensemble.members)
+    add_to_ensemble(member);
+  stop_if_failed();
   impl->result = std::move(first);
   ensemble.write(impl->n_total);
+}
+
+namespace {
+// Two values that have changed places, until the end, also that by an exception.
+template <typename T> class Exchanged {
+ public:
+  Exchanged(T &a, T &b) : a_(a), b_(b) { std::swap(a_, b_); }
+  ~Exchanged() { std::swap(a_, b_); }
+
+ private:
+  T &a_, &b_;
+};
+}    // namespace
+
+void PairOrbV3::add_to_ensemble(orbv3::EnsembleMember &member)
+{
+  const Exchanged potential(impl->potential, member.potential);
+  const Exchanged edges(impl->edges, member.edges);
+  // from the atoms on, since the rows of ghosts depend on the edges
+  impl->failure.guard([this] {
+    gather_atoms();
+    build_edges();
+  });
+  share_edges();
+  orb_export::Request request;
+  request.confidence = false;
+  evaluate(request);
+  impl->failure.guard([this] {
+    impl->ensemble.add(impl->result);
+  });
 }

@@ -4,6 +4,7 @@
 #define ORBV3_PAIR_ORBV3_IMPL_H
 
 #include "ensemble.h"
+#include "failure.h"
 #include "lammps_graph.h"
 #include "pair_orbv3.h"
 #include "rank_exchange.h"
@@ -47,7 +48,7 @@ struct PairOrbV3::Impl {
 
   // of the current step; rows are own atoms, then ghosts
   orbv3::Uncertainty uncertainty;
-  std::string failure;    // of this rank, until all ranks know it
+  orbv3::Failure failure;
   orbv3::Rows rows;
   std::vector<int> ghosts;    // (ghost rows) local index
   int64_t n_ghost_edges = 0;

@@ -72,6 +72,9 @@ int PairOrbV3::read_setting(int narg, char **arg)
     settings.charge = utils::numeric(FLERR, value, false, lmp);
   } else if (keyword == "spin") {
     settings.spin = utils::numeric(FLERR, value, false, lmp);
+    if (!(*settings.spin >= 1.0))
+      error->all(FLERR, std::string("Pair style orbv3 spin is ") + value +
+                            " but must be at least 1, a multiplicity");
   } else if (keyword == "memory") {
     settings.memory = utils::numeric(FLERR, value, false, lmp);
     if (!(settings.memory >= 0.0 && settings.memory <= MAX_MEMORY))
@@ -105,10 +108,7 @@ void PairOrbV3::coeff(int narg, char **arg)
                            "the {} atom types, but {} are given",
                            atom->ntypes, given));
 
-  const auto path = utils::get_potential_file_path(arg[2]);
-  if (path.empty())
-    error->all(FLERR,
-               std::string("Cannot open model file ") + arg[2] + ": " + utils::getsyserror());
+  const auto path = find_model(arg[2]);
   const std::vector<std::string> symbols(arg + 3, arg + narg);
   open_ensemble(symbols);
   open_model(path);
@@ -147,6 +147,16 @@ void PairOrbV3::forget_model()
       std::fill_n(&setflag[i][1], atom->ntypes, 0);
 }
 
+// Some ranks may not see the file.
+std::string PairOrbV3::find_model(const std::string &name)
+{
+  const auto path = utils::get_potential_file_path(name);
+  if (path.empty())
+    impl->failure.set("cannot open model file " + name + ": " + utils::getsyserror());
+  stop_if_failed();
+  return path;
+}
+
 void PairOrbV3::open_model(const std::string &path)
 {
   forget_model();
@@ -157,17 +167,21 @@ void PairOrbV3::open_model(const std::string &path)
   // each process would take all cores
   if (!impl->threads && universe->nprocs > 1) impl->threads = 1;
 
-  try {
+  const int place_on_machine =
+      orbv3::place_on_machine(world) + universe->root_proc[universe->iworld];
+  impl->failure.guard([&] {
     impl->path = std::filesystem::absolute(path).string();
     orb_export::Options options;
     options.device = settings.device;
+    // cuda:N is that one for all ranks
+    if (settings.device == "auto" || settings.device == "cuda")
+      options.device += "/" + std::to_string(place_on_machine);
     options.threads = impl->threads;
     options.memory_limit = std::llround(BYTES_PER_GB * settings.memory);
     impl->potential = orbv3::backend().load(impl->path, options);
-  } catch (const std::exception &exception) {
-    impl->failure = exception.what();
-  }
+  });
   stop_if_failed();
+  check_same_file();
 
   const auto &meta = impl->potential->metadata();
   impl->edges = std::make_unique<orbv3::EdgeBuilder>(meta.cutoff, meta.max_neighbors);

@@ -17,7 +17,6 @@
 using namespace LAMMPS_NS;
 
 namespace {
-constexpr const char *ANOTHER_FAILED = "evaluate: another process failed";
 constexpr int LEAST_DOUBLES = 12;    // of the widest message that does not depend on the model
 }    // namespace
 
@@ -58,106 +57,124 @@ std::unique_ptr<orbv3::RankExchange> PairOrbV3::make_exchange()
 // All ranks call this; the message is that of the first one with a cause of its own.
 void PairOrbV3::stop_if_failed()
 {
-  auto text = impl->failure;
-  impl->failure.clear();
-  if (comm->nprocs > 1) {
-    orbv3::RankExchange ranks(lmp, this, impl->halo);
-    const auto cause = ranks.first_failure(text == ANOTHER_FAILED ? std::string() : text);
-    text = cause.empty() ? ranks.first_failure(text) : cause;
-  }
+  const auto text = impl->failure.share(world);
   if (!text.empty()) error->all(FLERR, "Pair style orbv3: " + text);
+}
+
+// Ranks may see different folders.
+void PairOrbV3::check_same_file()
+{
+  const auto &mine = impl->potential->metadata().file_sha256;
+  const auto first = orbv3::first_text(mine, world);
+  if (mine != first)
+    impl->failure.set("the ranks find different models at " + impl->path + " (SHA-256 " + first +
+                      " and " + mine + ")");
+  stop_if_failed();
 }
 
 /* ---------------------------------------------------------------------- */
 
+// A rank that fails on the way makes all of these collective calls, so that the last one tells the others.
 void PairOrbV3::share_edges()
 {
-  impl->ghosts.clear();
+  auto &failure = impl->failure;
   impl->n_ghost_edges = 0;
   impl->n_total = static_cast<int64_t>(impl->rows.atom.size());
   if (!impl->exchange) {
     stop_if_failed();
     return;
   }
-  impl->halo.start(atom->nlocal + atom->nghost);
-  const double n_border = agree_on_step();
-  if (impl->n_total == 0) return;
-  if (impl->redundant) {
-    add_ghost_edges();
-    check_ghost_edges(n_border);
-  }
-  give_rows_to_ghosts();
+  orbv3::Border border;
+  failure.guard([&] {
+    impl->ghosts.clear();
+    impl->halo.start(atom->nlocal + atom->nghost);
+    border = mark_ghosts();
+  });
+  if (impl->scheme_is_open) choose_scheme(border);
+  if (impl->redundant) add_ghost_edges();
+  impl->exchange->collect_marks(failure.any());
+  failure.guard([this] {
+    give_rows_to_ghosts();
+  });
+  agree_on_step(border);
 }
 
-// Marks the ghosts that own edges lead to, and sums what all ranks must know before they go on. Returns the
-// number of edges that lead to other ranks' atoms.
-double PairOrbV3::agree_on_step()
+// Marks the ghosts that own edges lead to.
+orbv3::Border PairOrbV3::mark_ghosts()
 {
   const auto n_own = static_cast<int64_t>(impl->rows.atom.size());
   auto &needed = impl->halo.needed;
-  double ghosts = 0.0, edges = 0.0;
+  orbv3::Border border;
   for (const int64_t neighbor : impl->edges->neighbors) {
     if (neighbor < n_own) continue;
     char &mark = needed[atom->nlocal + neighbor - n_own];
-    ghosts += !mark;
-    edges += 1.0;
+    border.ghosts += !mark;
+    border.edges += 1.0;
     mark = 1;
   }
-  double sums[4] = {impl->failure.empty() ? 0.0 : 1.0, static_cast<double>(n_own), ghosts, edges};
+  return border;
+}
+
+// What all ranks must know before they evaluate.
+void PairOrbV3::agree_on_step(const orbv3::Border &border)
+{
+  double sums[4] = {impl->failure.any() ? 1.0 : 0.0, static_cast<double>(impl->rows.atom.size()),
+                    border.edges, static_cast<double>(impl->n_ghost_edges)};
   impl->exchange->sum(sums, 4);
   if (sums[0] > 0.0) stop_if_failed();
   impl->n_total = static_cast<int64_t>(sums[1]);
-  choose_scheme(sums[2], sums[3]);
-  return sums[3];
+  // an edge across a border that is found from one side only would make forces that are those of no energy
+  if (!impl->redundant || sums[2] == sums[3]) return;
+  impl->failure.set(fmt::format("ranks found {:.0f} edges across their borders from one side and "
+                                "{:.0f} from the other",
+                                sums[2], sums[3]));
+  stop_if_failed();
 }
 
-void PairOrbV3::choose_scheme(double ghosts, double edges)
+// Once a run, at the first step that has atoms.
+void PairOrbV3::choose_scheme(const orbv3::Border &border)
 {
-  if (!impl->scheme_is_open || impl->n_total == 0) return;
+  double sums[3] = {static_cast<double>(impl->rows.atom.size()), border.ghosts, border.edges};
+  impl->exchange->sum(sums, 3);
+  if (sums[0] == 0.0) return;
   impl->scheme_is_open = false;
-  const orbv3::Border border = {ghosts / comm->nprocs, edges / comm->nprocs};
+  const orbv3::Border mean = {sums[1] / comm->nprocs, sums[2] / comm->nprocs};
   const auto &meta = impl->potential->metadata();
-  impl->redundant = orbv3::seconds_of_redundant(meta, border, impl->threads) <
-                    orbv3::seconds_of_reverse(meta, border);
-  if (impl->redundant) build_edges();    // again, now with the limits
+  impl->redundant = orbv3::seconds_of_redundant(meta, mean, impl->threads) <
+                    orbv3::seconds_of_reverse(meta, mean);
+  if (impl->redundant)
+    impl->failure.guard([this] {
+      build_edges();    // again, now with the limits
+    });
 }
 
 // Edges of other ranks' atoms to own ones: these atoms' limits come from their owners.
 void PairOrbV3::add_ghost_edges()
 {
   constexpr int COLUMNS = orbv3::COLUMNS_OF_LIMIT;
+  auto &failure = impl->failure;
   auto &limits = impl->limits_of_atoms;
-  limits.assign(static_cast<std::size_t>(COLUMNS) * (atom->nlocal + atom->nghost), 0.0);
   const auto &own = impl->rows.atom;
-  for (std::size_t row = 0; row < own.size(); row++)
-    std::copy_n(&impl->edges->limits[COLUMNS * row], COLUMNS, &limits[COLUMNS * own[row]]);
-  impl->exchange->forward_table(limits, COLUMNS);
-
-  const auto n_edges = impl->edges->size();
-  impl->edges->add_ghost_edges(neighbor_view(), impl->rows, limits);
-  impl->n_ghost_edges = impl->edges->size() - n_edges;
-  const auto n_own = static_cast<int64_t>(own.size());
-  for (auto e = n_edges; e < impl->edges->size(); e++)
-    impl->halo.needed[atom->nlocal + impl->edges->centers[e] - n_own] = 1;
-}
-
-// Every edge across a border must have been found from both sides, or forces would not be those of any energy.
-void PairOrbV3::check_ghost_edges(double n_border)
-{
-  auto n_found = static_cast<double>(impl->n_ghost_edges);
-  impl->exchange->sum(&n_found, 1);
-  if (n_found == n_border) return;
-  impl->failure = fmt::format("ranks found {:.0f} edges across their borders from one side and "
-                              "{:.0f} from the other",
-                              n_border, n_found);
-  stop_if_failed();
+  failure.guard([&] {
+    limits.assign(static_cast<std::size_t>(COLUMNS) * (atom->nlocal + atom->nghost), 0.0);
+    for (std::size_t row = 0; row < own.size(); row++)
+      std::copy_n(&impl->edges->limits[COLUMNS * row], COLUMNS, &limits[COLUMNS * own[row]]);
+  });
+  impl->exchange->forward_table(limits, COLUMNS, failure.any());
+  failure.guard([&] {
+    const auto n_edges = impl->edges->size();
+    impl->edges->add_ghost_edges(neighbor_view(), impl->rows, limits);
+    impl->n_ghost_edges = impl->edges->size() - n_edges;
+    const auto n_own = static_cast<int64_t>(own.size());
+    for (auto e = n_edges; e < impl->edges->size(); e++)
+      impl->halo.needed[atom->nlocal + impl->edges->centers[e] - n_own] = 1;
+  });
 }
 
 // Rows for the ghosts that this rank or one behind it needs, in the order of LAMMPS.
 void PairOrbV3::give_rows_to_ghosts()
 {
   auto &halo = impl->halo;
-  impl->exchange->collect_marks();
   const auto &own = impl->rows.atom;
   const auto n_own = static_cast<int64_t>(own.size());
   impl->exchange->n_own = n_own;
@@ -221,5 +238,8 @@ int PairOrbV3::pack_reverse_comm(int n, int first, double *buf)
 void PairOrbV3::unpack_reverse_comm(int n, int *list, double *buf)
 {
   const Stopwatch stopwatch(impl->exchange->counters.packing_seconds);
-  impl->halo.unpack_reverse(n, list, buf);
+  // an exception would leave LAMMPS's communication half done
+  impl->failure.guard([&] {
+    impl->halo.unpack_reverse(n, list, buf);
+  });
 }

@@ -142,7 +142,9 @@ void PairOrbV3::read_restart(FILE *fp)
   allocate();
   if (impl->restart_sha256.empty()) return;
 
-  if (!platform::file_is_readable(path)) {
+  int readable = platform::file_is_readable(path);
+  MPI_Allreduce(MPI_IN_PLACE, &readable, 1, MPI_INT, MPI_MIN, world);
+  if (!readable) {
     error->warning(FLERR, "The model of the restart file is not at " + path +
                               ": pair_coeff must name it again");
     return;

@@ -34,8 +34,8 @@ void RankExchange::in_slices(const orb_export::RowView &rows, Direction directio
 {
   const int64_t columns = doubles_per_message * static_cast<int64_t>(sizeof(double)) / rows.bytes;
   for (int64_t begin = 0; begin < rows.width; begin += columns) {
-    halo_.carry_rows(rows.data, rows.width, rows.bytes, begin,
-                     std::min(begin + columns, rows.width));
+    const auto end = std::min(begin + columns, rows.width);
+    halo_.carry_rows(rows.data, rows.width, rows.bytes, begin, end);
     communicate(direction);
   }
 }
@@ -59,32 +59,29 @@ void RankExchange::sum(double *values, int64_t count)
   counters.processor_seconds += LAMMPS_NS::platform::cputime() - processor;
 }
 
-void RankExchange::collect_marks()
+void RankExchange::collect_marks(bool failed)
 {
   halo_.carry_marks();
+  if (failed) halo_.carry_nothing();
   communicate(Direction::reverse);
 }
 
-void RankExchange::forward_table(std::vector<double> &table, int columns)
+void RankExchange::forward_table(std::vector<double> &table, int columns, bool failed)
 {
   halo_.carry_table(table.data(), columns);
+  if (failed) halo_.carry_nothing();
   communicate(Direction::forward);
 }
 
-std::string RankExchange::first_failure(const std::string &failure) const
+int place_on_machine(MPI_Comm world)
 {
-  int rank = 0, n_ranks = 1;
-  MPI_Comm_rank(lmp_->world, &rank);
-  MPI_Comm_size(lmp_->world, &n_ranks);
-  int first = failure.empty() ? n_ranks : rank;
-  MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, lmp_->world);
-  if (first == n_ranks) return {};
-  int length = static_cast<int>(failure.size());
-  MPI_Bcast(&length, 1, MPI_INT, first, lmp_->world);
-  std::string text = failure;
-  text.resize(length);
-  MPI_Bcast(text.data(), length, MPI_CHAR, first, lmp_->world);
-  return text;
+  MPI_Comm machine;
+  int rank = 0, place = 0;
+  MPI_Comm_rank(world, &rank);
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &machine);
+  MPI_Comm_rank(machine, &place);
+  MPI_Comm_free(&machine);
+  return place;
 }
 
 }    // namespace orbv3

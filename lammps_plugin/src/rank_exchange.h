@@ -7,7 +7,8 @@
 
 #include <orb_export/exchange.h>
 
-#include <string>
+#include <mpi.h>
+
 #include <vector>
 
 namespace LAMMPS_NS {
@@ -26,17 +27,16 @@ class RankExchange : public orb_export::Exchange {
   void reverse_add(const orb_export::RowView &rows) override;
   void sum(double *values, int64_t count) override;
 
-  void collect_marks();    // Halo::needed, of all processes
-  virtual void forward_table(std::vector<double> &table, int columns);    // (own + ghosts, columns)
+  // A process that has failed takes part with nothing of its own.
+  void collect_marks(bool failed);    // Halo::needed, of all processes
+  // (own + ghosts, columns)
+  virtual void forward_table(std::vector<double> &table, int columns, bool failed);
 
   // Doubles that one atom may take of a message; wider rows go in several messages. LAMMPS sizes its buffers
   // by it when a run starts.
   int doubles_per_message = 1;
 
   int64_t n_own = 0;    // rows of own atoms
-
-  // The text of the lowest process that has one, on every process; empty if none has.
-  std::string first_failure(const std::string &failure) const;
 
   struct Counters {
     int64_t exchanges = 0, sums = 0;
@@ -55,6 +55,9 @@ class RankExchange : public orb_export::Exchange {
   LAMMPS_NS::Pair *const pair_;
   Halo &halo_;
 };
+
+// Number of this process among those of a communicator on the same machine, from 0. Collective.
+int place_on_machine(MPI_Comm world);
 
 }    // namespace orbv3
 

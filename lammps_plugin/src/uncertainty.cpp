@@ -2,6 +2,7 @@
 #include "uncertainty.h"
 
 #include "elements.h"
+#include "failure.h"
 
 #include <orb_export/contract.h>
 
@@ -18,6 +19,7 @@
 #include <array>
 #include <cstring>
 #include <numeric>
+#include <stdexcept>
 
 using namespace LAMMPS_NS;
 
@@ -55,13 +57,17 @@ int Uncertainty::add_rule(int narg, char **arg)
   return rule.action == DUMP ? 3 : 2;
 }
 
+void Uncertainty::make_room()
+{
+  // one more, so that also a process without atoms has an address to give
+  errors.assign(atom->nlocal + 1, 0.0);
+}
+
 void Uncertainty::record(const std::vector<double> &confidence, const std::vector<int> &atoms,
                          double unit)
 {
   constexpr int BINS = orb_export::kConfidenceBins;
   constexpr double WIDTH = orb_export::kConfidenceMaxError / BINS;
-  // one more, so that also a process without atoms has an address to give
-  errors.assign(atom->nlocal + 1, 0.0);
   step = update->ntimestep;
   for (std::size_t row = 0; row < atoms.size(); row++) {
     double expected = 0.0;    // by the midpoints of the bins
@@ -79,30 +85,38 @@ double Uncertainty::largest() const
   return all;
 }
 
-// "12 (0.31), 7 (0.22) and 3 more", the same on every process
+// "12 (0.31), 7 (0.22) and 3 more", the same on every process; needs no memory, which one may be short of
 std::string Uncertainty::report(double threshold) const
 {
-  std::vector<std::pair<double, double>> mine;    // error, ID
-  for (int i = 0; i < atom->nlocal; i++)
-    if (errors[i] > threshold) mine.emplace_back(errors[i], static_cast<double>(atom->tag[i]));
-  bigint count = static_cast<bigint>(mine.size());
-  bigint total = 0;
-  MPI_Allreduce(&count, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
-
-  const auto falling = [](const auto &a, const auto &b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  struct Worst {    // as MPI_DOUBLE_INT
+    double error;
+    int id;
+    bool operator<(const Worst &other) const
+    {
+      return error != other.error ? error > other.error : id < other.id;
+    }
   };
-  std::sort(mine.begin(), mine.end(), falling);
-  mine.resize(NAMED_ATOMS);    // filled up with zeros, which are no errors
-  std::vector<std::pair<double, double>> all(static_cast<std::size_t>(NAMED_ATOMS) * comm->nprocs);
-  MPI_Allgather(mine.data(), 2 * NAMED_ATOMS, MPI_DOUBLE, all.data(), 2 * NAMED_ATOMS, MPI_DOUBLE,
-                world);
-  std::sort(all.begin(), all.end(), falling);
+  std::array<Worst, NAMED_ATOMS> mine;
+  mine.fill({0.0, MAXSMALLINT});
+  bigint total = 0;
+  for (int i = 0; i < atom->nlocal; i++) {
+    if (errors[i] <= threshold) continue;
+    total++;
+    const Worst candidate = {errors[i], atom->tag[i]};
+    if (!(candidate < mine.back())) continue;
+    mine.back() = candidate;
+    std::sort(mine.begin(), mine.end());
+  }
+  MPI_Allreduce(MPI_IN_PLACE, &total, 1, MPI_LMP_BIGINT, MPI_SUM, world);
 
   const auto named = std::min<bigint>(total, NAMED_ATOMS);
   std::string atoms;
-  for (bigint k = 0; k < named; k++)
-    atoms += fmt::format("{}{:.0f} ({:.3g})", k ? ", " : "", all[k].second, all[k].first);
+  for (int k = 0, next = 0; k < named; k++) {
+    Worst worst;    // of those not named yet, which are falling on every process
+    MPI_Allreduce(&mine[next], &worst, 1, MPI_DOUBLE_INT, MPI_MAXLOC, world);
+    if (worst.id == mine[next].id && next + 1 < NAMED_ATOMS) next++;
+    atoms += fmt::format("{}{} ({:.3g})", k ? ", " : "", worst.id, worst.error);
+  }
   if (total > named) atoms += fmt::format(" and {} more", total - named);
   return fmt::format("Pair style orbv3: at step {} the expected force error is above {:g} {} for "
                      "the atoms with ID {}",
@@ -117,13 +131,13 @@ void Uncertainty::act(const std::vector<int> &number_of_type)
   continue_halt();
   if (acted_ == step) return;
   const double error_now = largest();
+  // frames first: one that ends the run is written as well
+  for (const auto &rule : rules_)
+    if (rule.action == DUMP && error_now > rule.threshold) dump(rule, number_of_type);
   for (const auto &rule : rules_) {
     if (error_now <= rule.threshold) continue;
     acted_ = step;
-    if (rule.action == DUMP) {
-      dump(rule, number_of_type);
-      continue;
-    }
+    if (rule.action == DUMP) continue;
     const auto text = report(rule.threshold);
     if (rule.action == ERROR) error->all(FLERR, text);
     if (rule.action == HALT) {
@@ -167,12 +181,36 @@ void Uncertainty::continue_halt()
 
 /* ---------------------------------------------------------------------- */
 
-// One frame of extended XYZ, by ID, with the lower corner of the box at the origin.
+// One frame of extended XYZ. All processes stop with the text of one that fails.
 void Uncertainty::dump(const Rule &rule, const std::vector<int> &number_of_type)
 {
-  constexpr int WIDTH = 6;    // ID, atomic number, position, error
-  using Row = std::array<double, WIDTH>;
-  std::vector<Row> mine(atom->nlocal);
+  auto rows = gathered(number_of_type, rule.file);
+  Failure failure;
+  if (comm->me == 0)
+    failure.guard([&] {
+      write_frame(rows, rule.file);
+      begun_.push_back(rule.file);
+    });
+  const auto text = failure.share(world);
+  if (!text.empty()) error->all(FLERR, "Pair style orbv3: " + text);
+}
+
+// On process 0 all atoms, elsewhere none. Positions are from the lower corner of the box.
+std::vector<Uncertainty::Row> Uncertainty::gathered(const std::vector<int> &number_of_type,
+                                                    const std::string &file) const
+{
+  std::vector<Row> mine, all;
+  std::vector<int> counts, offsets;
+  Failure failure;
+  failure.guard([&] {
+    mine.resize(atom->nlocal);
+    counts.resize(comm->nprocs);
+    offsets.resize(comm->nprocs);
+    if (comm->me == 0) all.resize(atom->natoms);
+  });
+  const auto text = failure.share(world);
+  if (!text.empty()) error->all(FLERR, "Pair style orbv3: cannot write " + file + ": " + text);
+
   for (int i = 0; i < atom->nlocal; i++) {
     mine[i] = {static_cast<double>(atom->tag[i]),
                static_cast<double>(number_of_type[atom->type[i]])};
@@ -180,45 +218,40 @@ void Uncertainty::dump(const Rule &rule, const std::vector<int> &number_of_type)
       mine[i][2 + k] = atom->x[i][k] - domain->boxlo[k];
     mine[i][5] = errors[i];
   }
+  constexpr int WIDTH = std::tuple_size<Row>::value;
   const int count = WIDTH * atom->nlocal;
-  std::vector<int> counts(comm->nprocs), offsets(comm->nprocs, 0);
   MPI_Gather(&count, 1, MPI_INT, counts.data(), 1, MPI_INT, 0, world);
   std::partial_sum(counts.begin(), counts.end() - 1, offsets.begin() + 1);
-  std::vector<Row> all(comm->me == 0 ? atom->natoms : 0);
   MPI_Gatherv(mine.data(), count, MPI_DOUBLE, all.data(), counts.data(), offsets.data(), MPI_DOUBLE,
               0, world);
+  return all;
+}
 
-  int failed = 0;
-  if (comm->me == 0) {
-    std::sort(all.begin(), all.end(), [](const Row &a, const Row &b) {
-      return a[0] < b[0];
-    });
-    const bool again = std::count(begun_.begin(), begun_.end(), rule.file);
-    FILE *const fp = fopen(rule.file.c_str(), again ? "a" : "w");
-    if (fp) {
-      const auto truth = [](int periodic) {
-        return periodic ? 'T' : 'F';
-      };
-      utils::print(fp, "{}\nLattice=\"{} 0 0 {} {} 0 {} {} {}\" pbc=\"{} {} {}\" step={} ",
-                   all.size(), domain->xprd, domain->xy, domain->yprd, domain->xz, domain->yz,
-                   domain->zprd, truth(domain->xperiodic), truth(domain->yperiodic),
-                   truth(domain->zperiodic), step);
-      utils::print(fp,
-                   "Properties=species:S:1:pos:R:3:id:I:1:expected_force_error:R:1 unit=\"{}\"\n",
-                   force_unit(update));
-      for (const auto &row : all)
-        utils::print(fp, "{} {:.12g} {:.12g} {:.12g} {:.0f} {:.6g}\n",
-                     row[1] > 0.0 ? symbol_of(static_cast<int>(row[1])) : "X", row[2], row[3],
-                     row[4], row[0], row[5]);
-      failed = fclose(fp) != 0;
-    } else {
-      failed = 1;
-    }
-  }
-  begun_.push_back(rule.file);
-  MPI_Bcast(&failed, 1, MPI_INT, 0, world);
-  if (failed)
-    error->all(FLERR, "Pair style orbv3 cannot write " + rule.file + ": " + utils::getsyserror());
+// By ID. Throws std::runtime_error.
+void Uncertainty::write_frame(std::vector<Row> &rows, const std::string &file) const
+{
+  std::sort(rows.begin(), rows.end(), [](const Row &a, const Row &b) {
+    return a[0] < b[0];
+  });
+  const auto check = [&file](bool good) {
+    if (!good) throw std::runtime_error("cannot write " + file + ": " + utils::getsyserror());
+  };
+  const bool again = std::count(begun_.begin(), begun_.end(), file);
+  FILE *const fp = fopen(file.c_str(), again ? "a" : "w");
+  check(fp);
+  const auto truth = [](int periodic) {
+    return periodic ? 'T' : 'F';
+  };
+  utils::print(fp, "{}\nLattice=\"{} 0 0 {} {} 0 {} {} {}\" pbc=\"{} {} {}\" step={} ", rows.size(),
+               domain->xprd, domain->xy, domain->yprd, domain->xz, domain->yz, domain->zprd,
+               truth(domain->xperiodic), truth(domain->yperiodic), truth(domain->zperiodic), step);
+  utils::print(fp, "Properties=species:S:1:pos:R:3:id:I:1:expected_force_error:R:1 unit=\"{}\"\n",
+               force_unit(update));
+  for (const auto &row : rows)
+    utils::print(fp, "{} {:.12g} {:.12g} {:.12g} {:.0f} {:.6g}\n",
+                 row[1] > 0.0 ? symbol_of(static_cast<int>(row[1])) : "X", row[2], row[3], row[4],
+                 row[0], row[5]);
+  check(fclose(fp) == 0);
 }
 
 }    // namespace orbv3

@@ -5,6 +5,7 @@
 
 #include "pointers.h"
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ class Uncertainty : protected LAMMPS_NS::Pointers {
   const std::vector<Rule> &rules() const { return rules_; }
   void restore_rules(std::vector<Rule> rules) { rules_ = std::move(rules); }
 
+  // For the errors of a step; throws std::bad_alloc, which record() does not.
+  void make_room();
   // The errors of a step: `confidence` (atoms.size(), bins) are the model's probabilities, `atoms` the local
   // indices of its rows, `unit` the force units of LAMMPS per eV/angstrom.
   void record(const std::vector<double> &confidence, const std::vector<int> &atoms, double unit);
@@ -47,6 +50,9 @@ class Uncertainty : protected LAMMPS_NS::Pointers {
   std::string report(double threshold) const;
   void announce_halt(const std::string &text);
   void continue_halt();
+  using Row = std::array<double, 6>;    // ID, atomic number, position, error
+  std::vector<Row> gathered(const std::vector<int> &number_of_type, const std::string &file) const;
+  void write_frame(std::vector<Row> &rows, const std::string &file) const;
   void dump(const Rule &rule, const std::vector<int> &number_of_type);
 
   std::vector<Rule> rules_;

@@ -106,8 +106,28 @@ void a_new_step_forgets_what_was_needed()
   a.halo.needed[3] = 1;
   mark(a, b);
   b.halo.start(4);
-  b.halo.carry_rows(nullptr, 1, 8, 0, 1);
+  std::vector<double> rows(4);
+  b.halo.carry_rows(rows.data(), 1, 8, 0, 1);
   CHECK(b.halo.pack_forward(2, b.list.data(), b.message.data()) == 0);
+}
+
+// Messages are as long as they can be, since what others need is perhaps not known here.
+void a_process_that_failed_sends_zeros_and_takes_nothing()
+{
+  Process a, b;
+  b.halo.start(0);    // what it would have marked was never allocated
+  b.halo.carry_marks();
+  b.halo.carry_nothing();
+  CHECK(b.halo.pack_reverse(2, 2, b.message.data()) == 2);
+  CHECK(b.message[0] == 0.0 && b.message[1] == 0.0 && b.message[2] == -7.0);
+  b.halo.unpack_reverse(2, b.list.data(), a.message.data());
+  b.halo.carry_rows(nullptr, 5, sizeof(float), 0, 5);
+  CHECK(b.halo.pack_forward(2, b.list.data(), b.message.data()) == 6);
+  b.halo.unpack_forward(2, 2, a.message.data());
+  CHECK(b.message[5] == 0.0 && b.message[6] == -7.0);
+  b.halo.start(4);
+  b.halo.carry_marks();
+  CHECK(b.halo.pack_reverse(2, 2, b.message.data()) == 1);    // well again
 }
 
 void the_cheaper_scheme_depends_on_the_device()
@@ -142,6 +162,7 @@ int main()
   tables_hold_all_ghosts();
   needs_of_others_reach_the_owner_through_a_ghost();
   a_new_step_forgets_what_was_needed();
+  a_process_that_failed_sends_zeros_and_takes_nothing();
   the_cheaper_scheme_depends_on_the_device();
   return orb_export_test::failures() == 0 ? 0 : 1;
 }

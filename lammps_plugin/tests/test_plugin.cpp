@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // pair_style orbv3/test MODE ...: pair_style orbv3 with an exchange that checks itself (MODE check) or makes
-// one mistake, so that tests can be seen to fail. Built with the tests, never installed.
+// one mistake, so that tests can be seen to fail; and any of its allocations can be made to fail
+// (orbv3test_countdown). Built with the tests, never installed.
 #include "backend.h"
 #include "lammps_abi.h"
 #include "pair_orbv3.h"
@@ -14,7 +15,35 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <new>
 #include <random>
+
+// Allocations of this plugin's code within compute(), before one fails; negative: none does. Tests set it.
+extern "C" {
+__attribute__((visibility("default"))) long orbv3test_countdown = -1;
+}
+
+namespace {
+bool computing = false;
+}
+
+// Linked so that only this plugin's code calls them (-Bsymbolic-functions).
+void *operator new(std::size_t size)
+{
+  if (computing && orbv3test_countdown >= 0 && orbv3test_countdown-- == 0) throw std::bad_alloc();
+  if (void *const memory = std::malloc(size ? size : 1)) return memory;
+  throw std::bad_alloc();
+}
+
+void operator delete(void *memory) noexcept
+{
+  std::free(memory);
+}
+
+void operator delete(void *memory, std::size_t) noexcept
+{
+  std::free(memory);
+}
 
 namespace orbv3 {
 
@@ -100,9 +129,9 @@ class WrongExchange : public orbv3::RankExchange {
     }
     RankExchange::reverse_add(rows);
   }
-  void forward_table(std::vector<double> &table, int columns) override
+  void forward_table(std::vector<double> &table, int columns, bool failed) override
   {
-    RankExchange::forward_table(table, columns);
+    RankExchange::forward_table(table, columns, failed);
     if (mistake_ == "limits")
       for (auto &value : table)
         value *= 0.9;
@@ -121,6 +150,18 @@ class PairTest : public PairOrbV3 {
     mode_ = narg > 0 ? arg[0] : "";
     PairOrbV3::settings(narg - 1, arg + 1);
   }
+  void compute(int eflag, int vflag) override
+  {
+    if (orbv3test_countdown >= 0) forget_buffers();
+    computing = true;
+    try {
+      PairOrbV3::compute(eflag, vflag);
+    } catch (...) {
+      computing = false;
+      throw;
+    }
+    computing = false;
+  }
   void finish() override
   {
     PairOrbV3::finish();
@@ -130,6 +171,19 @@ class PairTest : public PairOrbV3 {
   }
 
  private:
+  // so that a step allocates as the first one does
+  void forget_buffers()
+  {
+    impl->edges = std::make_unique<orbv3::EdgeBuilder>(impl->potential->metadata().cutoff,
+                                                       impl->potential->metadata().max_neighbors);
+    impl->halo = {};
+    impl->rows = {};
+    impl->ghosts = {};
+    impl->limits_of_atoms = {};
+    impl->numbers = {};
+    impl->positions = {};
+    impl->uncertainty.errors = {};
+  }
   std::unique_ptr<orbv3::RankExchange> make_exchange() override
   {
     checked_ = nullptr;

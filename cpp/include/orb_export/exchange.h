@@ -9,7 +9,7 @@ namespace orb_export {
 // Numbers of atoms in host memory, row-major: `width` numbers of 4 (float) or 8 (double) bytes for each atom
 // of the Graph, own atoms first, then ghosts: copies of atoms of other processes, or images of own ones.
 struct RowView {
-  void *data;
+  void *data;    // null on a process that failed, perhaps for want of memory: zeros go out, nothing comes in
   int64_t rows;
   int64_t width;
   int bytes;

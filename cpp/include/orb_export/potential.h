@@ -95,7 +95,7 @@ struct Metadata {
 };
 
 struct Options {
-  std::string device = "auto";    // auto | cpu | cuda | cuda:N; auto: the device the artefact was made for
+  std::string device = "auto";    // auto (as made for), cpu, cuda, cuda:N; auto/K, cuda/K: of process K
   int threads = 0;                // of this process, for torch; 0 keeps torch's own choice
   int64_t memory_limit = 0;       // bytes that an evaluation may use beyond the weights; 0: no limit
   // What gives forces in one process where the limit permits: whole | steps | auto, the faster of the two.

@@ -35,7 +35,9 @@ class PythonExchange : public Exchange {
     const bool flat = std::string(name) == "sum";
     const auto shape =
         flat ? std::vector<py::ssize_t>{rows.rows} : std::vector<py::ssize_t>{rows.rows, rows.width};
-    method(py::array(dtype, shape, rows.data, py::none()));    // with a base: no copy
+    std::vector<char> zeros(rows.data ? 0 : static_cast<size_t>(rows.rows * rows.width * rows.bytes));
+    void *const data = rows.data ? rows.data : zeros.data();
+    method(py::array(dtype, shape, data, py::none()));    // with a base: no copy
   }
 };
 

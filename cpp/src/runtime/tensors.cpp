@@ -2,10 +2,12 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <torch/version.h>
 
+#include "device_choice.h"
 #include "orb_export/contract.h"
 
 namespace orb_export {
@@ -71,20 +73,9 @@ std::string short_message(const std::exception &error) {
 }
 
 int resolve_device(const std::string &path, const Metadata &metadata, const std::string &requested) {
-  auto fail = [&](const std::string &what) { throw std::invalid_argument("load: `" + path + "` " + what); };
-  const std::string kind = requested == "auto" ? metadata.device : requested.substr(0, requested.find(':'));
-  const std::string index =
-      kind.size() < requested.size() && requested != "auto" ? requested.substr(kind.size() + 1) : "0";
-  if ((kind != "cpu" && kind != "cuda") || index.empty() || index.size() > 2 ||
-      index.find_first_not_of("0123456789") != std::string::npos || requested.rfind("cpu:", 0) == 0)
-    throw std::invalid_argument("load: `device` is `" + requested +
-                                "` but must be auto, cpu, cuda or cuda:N");
-  if (kind != metadata.device)
-    fail("was exported for device `" + metadata.device + "` but device `" + requested + "` was asked for");
-  if (kind == "cpu") return -1;
-  if (!at::globalContext().hasCUDA())
-    fail("was exported for device `cuda` but torch finds no CUDA device here");
-  return std::stoi(index);
+  const bool any = metadata.device == "cuda" && at::globalContext().hasCUDA();
+  const int n_gpus = any ? at::detail::getCUDAHooks().deviceCount() : 0;
+  return choose_device(path, requested, metadata.device, n_gpus);
 }
 
 void set_torch_threads(int threads) { at::set_num_threads(threads); }

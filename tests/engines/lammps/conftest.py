@@ -11,6 +11,8 @@ from orb_export.export import export_model
 from orb_export.model import OrbConfig, OrbV3
 from orb_export.model.angular import HARMONICS
 
+from tests.engines.lammps.on_ranks import ENVIRONMENT
+
 
 def random_model(kind: str, cap: int, **options) -> OrbV3:
     """A small float64 model with random weights, and statistics that make forces of some 0.1 eV/A."""
@@ -86,7 +88,7 @@ def stock_lmp() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [*launcher, program, "-in", "in.lammps", "-log", "none", *arguments],
             cwd=folder,
-            env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment},
+            env={**ENVIRONMENT, **environment},
             capture_output=True,
             text=True,
             check=False,

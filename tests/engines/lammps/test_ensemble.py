@@ -88,7 +88,7 @@ def test_wrong_words_are_refused(words, message, tmp_path):
 def test_models_that_are_not_there_or_do_not_fit_are_refused(models, model, tmp_path):
     with runs.session() as lmp:
         lmp.commands_list(runs.setup(ATOMS, tmp_path))
-        with pytest.raises(Exception, match=r"Cannot open model file none\.pt"):
+        with pytest.raises(Exception, match=r"cannot open model file none\.pt"):
             lmp.commands_list(runs.pair(model, ATOMS, "deviation 1 devi.out 1 none.pt"))
         with pytest.raises(Exception, match="depends on the total charge"):
             lmp.commands_list(runs.pair(model, ATOMS, f"deviation 1 devi.out 1 {models['charged']}"))

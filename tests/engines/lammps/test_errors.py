@@ -54,6 +54,7 @@ def test_the_script_itself_runs(model, capfd):
         ({"style": "pair_style orbv3 divice cpu"}, "Unknown pair_style orbv3 keyword: divice"),
         ({"style": "pair_style orbv3 device"}, "Illegal pair_style orbv3 device command: missing argument"),
         ({"style": "pair_style orbv3 device gpu"}, "device is gpu but must be auto, cpu, cuda or cuda:N"),
+        ({"style": "pair_style orbv3 spin 0"}, "spin is 0 but must be at least 1, a multiplicity"),
         ({"style": "pair_style orbv3 device cuda:"}, "device is cuda: but must be auto, cpu, cuda or cuda:N"),
         ({"style": "pair_style orbv3 device cuda:1x"}, "device is cuda:1x but must be auto"),
         ({"style": "pair_style orbv3 threads two"}, "Expected integer parameter instead of 'two'"),
@@ -79,7 +80,7 @@ def test_the_script_itself_runs(model, capfd):
         ({"coeff": "pair_coeff * * {model} Na Og"}, "Model has no element Og; the model knows H He .* Ts "),
         ({"coeff": "pair_coeff * * {model} NULL NULL"}, "maps every atom type to NULL"),
         ({"coeff": "pair_coeff * * {model} Na NULL"}, r"All pair coeffs are not set.*\n.*\n +1 +2: is not"),
-        ({"coeff": "pair_coeff * * missing.pt Na Cl"}, "Cannot open model file missing.pt: No such file"),
+        ({"coeff": "pair_coeff * * missing.pt Na Cl"}, r"orbv3: cannot open model file missing\.pt: No such"),
         ({"masses": "mass 1 35.45\nmass 2 22.99"}, "Na .* mass 35.45 instead of 22.9898, that of Cl: the"),
         ({"atoms": "atom_style atomic\natom_modify id no"}, "needs atom IDs, but atom_modify id is no"),
         ({"positions": TOUCHING}, "atoms (1 and 2|2 and 1) are at the same place"),
@@ -165,7 +166,7 @@ def test_damaged_files_are_refused(damage, text, model, tmp_path):
 
 def test_a_folder_is_no_model(tmp_path):
     message = failure(tmp_path)
-    assert re.search("Pair style orbv3: .*|Cannot open model file", message), message
+    assert re.search("Pair style orbv3: ", message), message
 
 
 def test_cuda_is_refused_for_a_model_of_the_cpu(model):

@@ -3,9 +3,12 @@
 import numpy as np
 import orb_export
 import pytest
+import torch
+from orb_export.export import export_model
 
 from tests.accuracy import within
 from tests.engines.lammps import runs
+from tests.engines.lammps.conftest import random_model
 from tests.engines.lammps.structures import CASES
 
 CHECK = "per-atom quantities in LAMMPS, float64"
@@ -96,17 +99,25 @@ def test_shares_add_to_those_of_other_styles(model, tmp_path):
     np.testing.assert_allclose(results[0] + results[1], results[2], rtol=1e-9, atol=1e-9)
 
 
+FLUX = [
+    *PER_ATOM,
+    "compute kinetic all ke/atom",
+    "compute virial all centroid/stress/atom NULL virial",
+    "compute flux all heat/flux kinetic energy virial",
+    "variable x atom x*(c_kinetic+c_energy)",
+    "variable y atom y*(c_kinetic+c_energy)",
+    "variable z atom z*(c_kinetic+c_energy)",
+    "compute moment all reduce sum v_x v_y v_z",
+    "thermo_style custom step pe ke vol c_total[*] c_sums[*] c_flux[*] c_moment[*]",
+]
+
+
 def test_heat_flux_is_the_sum_over_atoms(model, tmp_path):
     """J = sum of e_i v_i + W_i v_i, with the first index of W that of the flux."""
     atoms = CASES["triclinic with large tilt"]
     with runs.session() as lmp:
         lmp.commands_list(runs.setup(atoms, tmp_path))
-        lmp.commands_list([*runs.pair(model, atoms), *PER_ATOM, "velocity all create 500 4"])
-        lmp.commands_list(
-            ["compute kinetic all ke/atom", "compute virial all centroid/stress/atom NULL virial"]
-        )
-        lmp.commands_list(["compute flux all heat/flux kinetic energy virial"])
-        lmp.commands_list(["thermo_style custom step c_flux[*] c_sums[*]", "run 0"])
+        lmp.commands_list([*runs.pair(model, atoms), *FLUX, "velocity all create 500 4", "run 0"])
         flux = lmp.numpy.extract_compute("flux", 0, 1).copy()
         velocities, kinetic = runs.gathered(lmp, "v", 3), by_id(lmp, "kinetic", 1)
     expected = orb_export.load(model).predict(runs.turned(atoms), per_atom=True)
@@ -114,3 +125,53 @@ def test_heat_flux_is_the_sum_over_atoms(model, tmp_path):
     virials = np.reshape(expected["atom_virials"], (-1, 3, 3))
     total = energies @ velocities + np.einsum("iab,ib->a", virials, velocities)
     np.testing.assert_allclose(flux[:3], total, rtol=1e-6)  # constants of the unit system
+
+
+@pytest.mark.parametrize("name", ["conservative-20", "direct-120"])
+def test_heat_flux_of_a_moving_body_carries_its_enthalpy(name, models, tmp_path):
+    """All atoms at one velocity v: J = E v + W v, which no choice of shares changes."""
+    atoms, velocity = CASES["triclinic with large tilt"], np.array([3.0, -1.0, 2.0])
+    with runs.session() as lmp:
+        lmp.commands_list(runs.setup(atoms, tmp_path))
+        lmp.commands_list([*runs.pair(models[name], atoms), *FLUX])
+        lmp.commands_list(["velocity all set " + " ".join(map(str, velocity)), "run 0"])
+        flux = lmp.numpy.extract_compute("flux", 0, 1)[:3].copy()
+        energy = lmp.get_thermo("pe") + lmp.get_thermo("ke")
+    virial = np.sum(
+        orb_export.load(models[name]).predict(runs.turned(atoms), per_atom=True)["atom_virials"], 0
+    )
+    np.testing.assert_allclose(flux, energy * velocity + virial @ velocity, rtol=1e-6)
+
+
+def continuity(model, atoms, folder) -> tuple[np.ndarray, np.ndarray]:
+    """Heat flux of an isolated body, and the rate of the first moment of its energy, eV A/ps."""
+    step, moments = 1e-5, []
+    with runs.session() as lmp:
+        lmp.commands_list(runs.setup(atoms, folder))
+        lmp.commands_list([*runs.pair(model, atoms), *FLUX, "velocity all create 2000 4", "fix md all nve"])
+        lmp.commands_list([f"timestep {step}", "thermo 1", "run 0 post no"])
+        for _ in range(3):
+            moments.append(lmp.numpy.extract_compute("moment", 0, 1).copy())
+            if len(moments) == 2:
+                flux = lmp.numpy.extract_compute("flux", 0, 1)[:3].copy()
+            lmp.command("run 1 pre no post no")
+    return flux, (moments[2] - moments[0]) / (2 * step)
+
+
+def test_heat_flux_of_the_repulsion_is_the_rate_of_the_moment_of_energy(tmp_path):
+    """Exactly, as for any sum over pairs; what the network adds is not such a sum."""
+    network = random_model("conservative", 120)
+    atoms = CASES["slab open in z"].copy()
+    atoms.pbc = False
+    atoms.positions *= 0.75  # so close that they repel each other
+    fluxes = []
+    for name, factor in {"repulsion": 0.0, "all": 1.0}.items():
+        with torch.no_grad():
+            network.energy_head.normalizer.var.mul_(factor**2)
+        export_model(network, tmp_path / f"{name}.pt", format="torchscript", verified=False)
+        fluxes.append(continuity(tmp_path / f"{name}.pt", atoms, tmp_path))
+        network = random_model("conservative", 120)
+    flux, rate = fluxes[0]
+    assert np.abs(rate).min() > 1.0
+    np.testing.assert_allclose(flux, rate, rtol=1e-5)  # finite differences
+    assert np.abs(fluxes[1][0] - flux).max() > 1.0  # the network takes part at all

@@ -1,5 +1,5 @@
-"""What LAMMPS does with several ranks: partitions, replicas, hybrid styles, restarts, errors; and that the
-exchange is the transpose of itself, and mistakes in it are noticed."""
+"""What LAMMPS does with several ranks: partitions, replicas, hybrid styles, restarts; that the exchange is
+the transpose of itself; and that mistakes in it are noticed."""
 
 import re
 from importlib.util import find_spec
@@ -88,48 +88,6 @@ def test_a_wrong_limit_of_neighbors_stops_the_run(models, stock_lmp, tmp_path):
     assert re.search(
         r"ranks found \d+ edges across their borders from one side and \d+ from the other", done.stdout
     )
-
-
-def failure(launch, folder, model, *, atoms=None, n_ranks=2, **changes) -> str:
-    case = Case(metal() if atoms is None else atoms, "", **changes)
-    lines = ranks.lines_of(case, model, folder, "0")
-    done = launch("\n".join(lines), folder, ranks=n_ranks)
-    assert done.returncode != 0
-    assert "ERROR" in done.stdout
-    return done.stdout
-
-
-def test_a_model_without_steps_is_refused(compiled_model, stock_lmp, tmp_path):
-    printed = failure(stock_lmp, tmp_path, compiled_model)
-    assert re.search("was exported without steps, which several MPI ranks need: export it again", printed)
-
-
-@pytest.mark.parametrize("n_ranks", [2, 4])
-def test_atoms_at_the_same_place_stop_all_ranks(n_ranks, model, stock_lmp, tmp_path):
-    atoms = metal()
-    atoms.positions[-1] = atoms.positions[-2]
-    printed = failure(stock_lmp, tmp_path, model, atoms=atoms, n_ranks=n_ranks)
-    assert re.search("Pair style orbv3: atoms (47 and 48|48 and 47) are at the same place", printed)
-
-
-def test_a_result_that_is_not_finite_stops_all_ranks_with_its_message(model, stock_lmp, tmp_path):
-    # 1 / r^2 overflows, in the part of one rank
-    commands = ("create_atoms 1 single 0.3 0.3 0.3", "create_atoms 1 single 0.3 0.3 0.3", "group new id 50")
-    commands += ("displace_atoms new move 1e-17 0 0", "set atom 49 x 0", "set atom 50 x 1e-160")
-    printed = failure(stock_lmp, tmp_path, model, after=commands)
-    assert re.search("Pair style orbv3: evaluate: .*non-finite", printed), printed[-2000:]
-
-
-def test_memory_that_is_too_short_stops_all_ranks(model, stock_lmp, tmp_path):
-    printed = failure(stock_lmp, tmp_path, model, keywords="memory 1e-7")
-    assert "`memory_limit` is 100 bytes but" in printed
-
-
-def test_a_model_that_one_rank_cannot_open_stops_all(model, stock_lmp, tmp_path):
-    damaged = tmp_path / "damaged.pt"
-    damaged.write_bytes(model.read_bytes()[:5000])
-    printed = failure(stock_lmp, tmp_path, damaged)
-    assert "is not an orb_export artefact" in printed or "truncated" in printed
 
 
 def replicas(launch, folder, model, commands, *, n_replicas=2, n_ranks=2) -> list[ranks.Outcome]:
