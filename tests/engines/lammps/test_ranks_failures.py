@@ -11,10 +11,8 @@ import numpy as np
 import orb_export
 import pytest
 from ase.io import read
-from orb_export.export import export_model
 
 from tests.engines.lammps import on_ranks, runs
-from tests.engines.lammps.conftest import random_model
 from tests.engines.lammps.on_ranks import Case
 from tests.engines.lammps.ranks import FORCE_BAR
 from tests.engines.lammps.test_ranks import metal
@@ -58,14 +56,11 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("failures")
 
 
-def broken(models, folder) -> dict[str, tuple]:
+def broken(models, compiled_model, folder) -> dict[str, tuple]:
     """Structure, artefact, keywords and more commands, by name."""
     model = models["conservative-20"]
-    damaged, whole = folder / "damaged.pt", folder / "whole.pt"
+    damaged = folder / "damaged.pt"
     damaged.write_bytes(model.read_bytes()[:5000])
-    export_model(
-        random_model("conservative", 20), whole, format="torchscript", verified=False, with_steps=False
-    )
     double = metal()
     double.positions[-1] = double.positions[-2]
     # 1 / r^2 overflows, in the part of one rank
@@ -76,12 +71,12 @@ def broken(models, folder) -> dict[str, tuple]:
         "not-finite": (metal(), model, "", close),
         "too-little-memory": (metal(), model, "memory 1e-7", []),
         "damaged-model": (metal(), damaged, "", []),
-        "model-without-steps": (metal(), whole, "", []),
+        "model-without-steps": (metal(), compiled_model, "", []),
     }
 
 
 @pytest.fixture(scope="module")
-def on_two(models, passing, folder) -> list[dict[str, on_ranks.Seen]]:
+def on_two(models, compiled_model, passing, folder) -> list[dict[str, on_ranks.Seen]]:
     """Cases of two ranks that are one LAMMPS."""
     model, cases = models["conservative-20"], {}
 
@@ -103,7 +98,7 @@ def on_two(models, passing, folder) -> list[dict[str, on_ranks.Seen]]:
     cases["other-model"] = cases["other-model"]._replace(folders=places)
     cases["no-model"] = cases["other-model"]._replace(folders=[places[0], str(folder)])
 
-    for name, (atoms, artefact, keywords, more) in broken(models, folder).items():
+    for name, (atoms, artefact, keywords, more) in broken(models, compiled_model, folder).items():
         add(name, [*commands(atoms, artefact, folder / name, keywords), *more, "run 0"])
 
     if TEST_PLUGIN:
