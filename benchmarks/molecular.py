@@ -7,7 +7,7 @@ structures were held out. After minimization they are simulated at 300 K (Langev
 4 u, whose mass is taken from the atoms that they are bound to, and 2 fs. Molecules that evaporate are turned
 back by a harmonic wall, 1 angstrom outside of the start structure; its force is none of the model's. Then,
 with true masses, 0.5 fs and without thermostat, energy must be conserved. Runs are kept in the folder
-`--work` and not run again.
+`--work` and not run again; one that did not come to its end leaves its samples in SYSTEM_so_far.npz.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SYSTEMS = {
     "30 water molecules": ("water30_neutral.xyz", 7),
 }
 TEMPERATURE = 300.0  # K
-TIMESTEP, EVERY = 2.0, 50  # fs; steps between samples
+TIMESTEP, EVERY, KEPT = 2.0, 50, 100  # fs; steps between samples; samples between saved files
 HYDROGEN = 4.0  # u
 DRIFT_TIMESTEP = 0.5  # fs
 WALL = 1000.0  # kJ/mol/nm^2
@@ -103,7 +103,11 @@ def start_of(name: str, data: Path) -> Atoms:
     return atoms
 
 
-def simulate(model: Path, atoms: Atoms, picoseconds: float, name: str) -> tuple[Run, NDArray[np.float64]]:
+def samples(rows: list[tuple[float, float, NDArray[np.float64], float]]) -> Run:
+    return Run(*map(np.array, zip(*rows, strict=True)))
+
+
+def simulate(model: Path, atoms: Atoms, picoseconds: float, so_far: Path) -> tuple[Run, NDArray[np.float64]]:
     """The run at constant temperature, and its last positions in angstrom."""
     context = context_of(model, atoms, TIMESTEP, HYDROGEN, 1.0)
     context.setPositions(atoms.positions / 10)
@@ -113,15 +117,18 @@ def simulate(model: Path, atoms: Atoms, picoseconds: float, name: str) -> tuple[
     lengths = np.linalg.norm(atoms.positions[pairs[:, 0]] - atoms.positions[pairs[:, 1]], axis=1)
     per_kelvin = 1.5 * len(atoms) * unit.MOLAR_GAS_CONSTANT_R
     count = round(1000 * picoseconds / TIMESTEP / EVERY)
-    for sample in tqdm(range(1, count + 1), name, leave=False):
+    for sample in tqdm(range(1, count + 1), so_far.stem, leave=False):
         context.getIntegrator().step(EVERY)
         state = context.getState(positions=True, energy=True)
         positions = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.angstrom))
         wall = context.getState(energy=True, groups={1}).getPotentialEnergy()
         stretch = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1) / lengths
         temperature = state.getKineticEnergy() / per_kelvin / unit.kelvin
-        rows.append((sample * EVERY * TIMESTEP / 1000, temperature, stretch, wall / unit.kilojoules_per_mole))
-    return Run(*map(np.array, zip(*rows, strict=True))), positions
+        time = sample * EVERY * TIMESTEP / 1000
+        rows.append((time, temperature, stretch, wall / unit.kilojoules_per_mole))
+        if sample % KEPT == 0:
+            np.savez(so_far, **samples(rows)._asdict())
+    return samples(rows), positions
 
 
 def drift(model: Path, atoms: Atoms, picoseconds: float) -> tuple[float, float]:
@@ -146,7 +153,9 @@ def measured(name: str, options: argparse.Namespace) -> tuple[Run, tuple[float, 
     path = options.work / f"{name.replace(' ', '_')}.npz"
     if not path.exists():
         atoms = start_of(name, options.data)
-        run, positions = simulate(options.model, atoms, options.picoseconds, name)
+        run, positions = simulate(
+            options.model, atoms, options.picoseconds, path.with_stem(f"{path.stem}_so_far")
+        )
         atoms.positions = positions - np.average(positions, axis=0, weights=atoms.get_masses())
         slope = drift(options.model, atoms, options.drift_picoseconds)
         np.savez(path, drift=slope, **run._asdict())
