@@ -4,22 +4,21 @@
 
 MODEL is an artefact, FILE the frames of water_pbe0ts; its first 16 were held out (examples/water.yaml).
 Dynamics begin at the first: at constant temperature in LAMMPS (Nose-Hoover) and OpenMM (Langevin), and at
-constant energy in LAMMPS. Positions are kept in the folder `--work`; runs that are there are not run again.
+constant energy in LAMMPS. Oxygens repel each other below 2.3 angstrom by ZBL, beside the model: the data have
+no such pairs, and the model alone lets molecules that come that near fall into each other. Positions are kept
+in the folder `--work`; runs that are there are not run again.
 
 Errors of pair distribution functions are standard errors over blocks of a trajectory. The reference frames
-come in the order of the file, which is not that of time, so their errors are lower bounds. Peaks: the maximum
-of a cubic fitted to g(r) around the largest bin.
+come in the order of the file, which is not that of time, so their errors are lower bounds.
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import openmm
 from ase import Atoms
-from ase.geometry import get_distances
 from ase.io import read
 from ase.io.lammpsdata import write_lammps_data
 from matplotlib import __version__ as matplotlib_version
@@ -29,69 +28,21 @@ from openmm import unit
 from orb_export.ase import OrbCalculator
 from orb_export.lammps import lammps
 from orb_export.openmm import OrbV3Force
+from pair_distribution import Peak, blocks_of, peak, radii
 from tqdm import tqdm
 
+ENGINES = ["LAMMPS", "OpenMM"]
 HELD_OUT = 16
 TEMPERATURE = 330.0  # K, of the data
 TIMESTEP, EVERY = 0.5, 40  # fs; steps between sampled frames
-BLOCKS = 5
-BIN, LONGEST = 0.02, 6.2  # angstrom
+SCREENING = ((0.02817, 0.20162), (0.28022, 0.4029), (0.50986, 0.94229), (0.18175, 3.1998))  # of ZBL
+CORE = 1.7, 2.3  # angstrom; ZBL between oxygens, switched off between the two
 # Window of the cubic on either side of the largest bin, and where that is looked for, angstrom
 PAIRS = {"O-O": (8, 8, 0.2, (2.0, 3.5)), "O-H": (8, 1, 0.16, (1.4, 2.4)), "H-H": (1, 1, 0.2, (1.9, 3.0))}
 HIGHEST = {"O-O": 4.0, "O-H": 2.5, "H-H": 2.5}  # of the plots; the peaks of bonds are cut off
 REFERENCE = "reference"
 POSITION_BAR, HEIGHT_BAR = 0.03, 0.1  # of the first O-O peak: angstrom, relative
 DRIFT_SKIP = 0.5  # ps at constant energy before the line is fitted
-
-
-class Peak(NamedTuple):
-    """Maximum of a pair distribution function, with standard errors."""
-
-    position: float  # angstrom
-    height: float
-    position_error: float
-    height_error: float
-
-
-def histogram(frame: Atoms, first: int, second: int) -> NDArray[np.float64]:
-    """g(r) of one frame on the grid of bins."""
-    one, other = np.flatnonzero(frame.numbers == first), np.flatnonzero(frame.numbers == second)
-    _, distances = get_distances(frame.positions[one], frame.positions[other], cell=frame.cell, pbc=True)
-    count, edges = np.histogram(distances[distances > 0.1], np.arange(0, LONGEST + BIN / 2, BIN))
-    shells = 4 / 3 * np.pi * np.diff(edges**3)
-    pairs = len(one) * (len(other) - (first == second))
-    return np.asarray(count / shells * frame.get_volume() / pairs)
-
-
-def radii() -> NDArray[np.float64]:
-    edges = np.arange(0, LONGEST + BIN / 2, BIN)
-    return np.asarray((edges[1:] + edges[:-1]) / 2)
-
-
-def maximum(g: NDArray[np.float64], width: float, between: tuple[float, float]) -> tuple[float, float]:
-    """Position and height of the peak: of a cubic fitted around the largest bin."""
-    r = radii()
-    inside = (r > between[0]) & (r < between[1])
-    top = r[inside][np.argmax(g[inside])]
-    near = np.abs(r - top) <= width
-    cubic = np.poly1d(np.polyfit(r[near] - top, g[near], 3))
-    roots = [root.real for root in cubic.deriv().roots if abs(root.imag) < 1e-9 and abs(root.real) <= width]
-    best = max(roots, key=cubic)
-    return float(top + best), float(cubic(best))
-
-
-def peak(blocks: NDArray[np.float64], width: float, between: tuple[float, float]) -> Peak:
-    """Of the mean over blocks (B, bins); errors by leaving out one block at a time (jackknife)."""
-    n = len(blocks)
-    parts = np.array([maximum(np.delete(blocks, k, axis=0).mean(axis=0), width, between) for k in range(n)])
-    errors = np.sqrt((n - 1) / n * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
-    return Peak(*maximum(blocks.mean(axis=0), width, between), *errors)
-
-
-def blocks_of(frames: list[Atoms], first: int, second: int) -> NDArray[np.float64]:
-    """(BLOCKS, bins)"""
-    parts = np.array_split(np.arange(len(frames)), BLOCKS)
-    return np.array([np.mean([histogram(frames[k], first, second) for k in part], axis=0) for part in parts])
 
 
 def in_lammps(model: Path, start: Atoms, ensemble: str, folder: Path, seed: int) -> lammps:
@@ -105,8 +56,9 @@ def in_lammps(model: Path, start: Atoms, ensemble: str, folder: Path, seed: int)
             "units metal",
             "atom_style atomic",
             f"read_data {data}",
-            "pair_style orbv3 threads 1",
-            f'pair_coeff * * "{model}" O H',
+            f"pair_style hybrid/overlay orbv3 threads 1 zbl {CORE[0]} {CORE[1]}",
+            f'pair_coeff * * orbv3 "{model}" O H',
+            "pair_coeff 1 1 zbl 8 8",
             "neighbor 1.0 bin",
             f"timestep {TIMESTEP * 1e-3}",
             f"velocity all create {TEMPERATURE} {seed} mom yes dist gaussian",
@@ -138,6 +90,7 @@ def openmm_frames(
         system.addParticle(mass)
     system.setDefaultPeriodicBoxVectors(*(start.cell.array / 10))
     system.addForce(OrbV3Force(str(model), start.numbers, periodic=True, threads=1))
+    system.addForce(core(start.numbers))
     integrator = openmm.LangevinMiddleIntegrator(
         TEMPERATURE * unit.kelvin, 1 / unit.picosecond, TIMESTEP * unit.femtoseconds
     )
@@ -151,6 +104,22 @@ def openmm_frames(
         state = context.getState(positions=True, energy=True)
         positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
         yield state.getKineticEnergy() / per_kelvin / unit.kelvin, np.array(positions)
+
+
+def core(numbers: NDArray[np.int64]) -> openmm.CustomNonbondedForce:
+    """What `pair_style zbl` is in LAMMPS, but for the way it is switched off."""
+    screened = " + ".join(f"{factor} * exp(-{rate} * x)" for factor, rate in SCREENING)
+    length = 0.046850 / (2 * 8**0.23)  # nm, of two oxygens
+    force = openmm.CustomNonbondedForce(f"138.935458 * 64 / r * ({screened}); x = r / {length}")
+    force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+    force.setUseSwitchingFunction(True)
+    force.setSwitchingDistance(CORE[0] / 10)
+    force.setCutoffDistance(CORE[1] / 10)
+    for _ in numbers:
+        force.addParticle([])
+    oxygens = np.flatnonzero(numbers == 8).tolist()
+    force.addInteractionGroup(oxygens, oxygens)
+    return force
 
 
 def steps_in(picoseconds: float) -> int:
@@ -179,16 +148,25 @@ def trajectory(
 
 def drift(options: argparse.Namespace, start: Atoms) -> tuple[float, float]:
     """Slope and rms about it of the energy per atom at constant energy, meV/ps and meV."""
+    path = options.work / "energies.npy"
+    if not path.exists():
+        np.save(path, energies_at_constant_energy(options, start))
+    energies = np.load(path)
+    times = np.arange(len(energies)) * 10 * TIMESTEP / 1000
+    used = times >= DRIFT_SKIP
+    line = np.polyfit(times[used], energies[used], 1)
+    return float(line[0]), float(np.std(energies[used] - np.polyval(line, times[used])))
+
+
+def energies_at_constant_energy(options: argparse.Namespace, start: Atoms) -> list[float]:
+    """Total energy every 10 steps, meV/atom."""
     lmp = in_lammps(options.model, start, "nve", options.work, seed=3)
     energies = []
     for _ in tqdm(range(steps_in(options.drift_picoseconds) // 10), "constant energy", leave=False):
         lmp.command("run 10 pre no post no")
         energies.append(1000 * lmp.get_thermo("etotal") / len(start))
     lmp.close()
-    times = np.arange(len(energies)) * 10 * TIMESTEP / 1000
-    used = times >= DRIFT_SKIP
-    line = np.polyfit(times[used], np.array(energies)[used], 1)
-    return float(line[0]), float(np.std(np.array(energies)[used] - np.polyval(line, times[used])))
+    return energies
 
 
 def force_errors(model: Path, frames: list[Atoms]) -> str:
@@ -256,6 +234,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("water.md"), help="the plot goes into a folder beside"
     )
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--picoseconds", type=float, default=25.0, help="LAMMPS, after equilibration")
     parser.add_argument("--openmm-picoseconds", type=float, default=10.0)
     parser.add_argument("--equilibration", type=float, default=2.0, help="ps")
@@ -271,7 +250,7 @@ def main() -> None:
     frames = read(options.data, ":")
     parts = ["## Forces on the held-out frames\n", force_errors(options.model, frames[:HELD_OUT])]
     sets, temperatures = {REFERENCE: frames}, []
-    for engine in ("LAMMPS", "OpenMM"):
+    for engine in options.engines:
         found, sets[engine] = trajectory(engine, options, frames[0])
         length = len(found) * EVERY * TIMESTEP / 1000
         temperatures.append(f"{engine}: {length:g} ps, mean temperature {found.mean():.0f} K")

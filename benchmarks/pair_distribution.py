@@ -1,0 +1,64 @@
+"""Pair distribution functions of trajectories, and where their peaks are, with errors from blocks.
+
+A peak is the maximum of a cubic fitted to g(r) around its largest bin.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import get_distances
+from numpy.typing import NDArray
+
+BLOCKS = 5
+BIN, LONGEST = 0.02, 6.2  # angstrom
+
+
+class Peak(NamedTuple):
+    """Maximum of a pair distribution function, with standard errors."""
+
+    position: float  # angstrom
+    height: float
+    position_error: float
+    height_error: float
+
+
+def histogram(frame: Atoms, first: int, second: int) -> NDArray[np.float64]:
+    """g(r) of one frame on the grid of bins."""
+    one, other = np.flatnonzero(frame.numbers == first), np.flatnonzero(frame.numbers == second)
+    _, distances = get_distances(frame.positions[one], frame.positions[other], cell=frame.cell, pbc=True)
+    count, edges = np.histogram(distances[distances > 0.1], np.arange(0, LONGEST + BIN / 2, BIN))
+    shells = 4 / 3 * np.pi * np.diff(edges**3)
+    pairs = len(one) * (len(other) - (first == second))
+    return np.asarray(count / shells * frame.get_volume() / pairs)
+
+
+def radii() -> NDArray[np.float64]:
+    edges = np.arange(0, LONGEST + BIN / 2, BIN)
+    return np.asarray((edges[1:] + edges[:-1]) / 2)
+
+
+def maximum(g: NDArray[np.float64], width: float, between: tuple[float, float]) -> tuple[float, float]:
+    """Position and height of the peak: of a cubic fitted around the largest bin."""
+    r = radii()
+    inside = (r > between[0]) & (r < between[1])
+    top = r[inside][np.argmax(g[inside])]
+    near = np.abs(r - top) <= width
+    cubic = np.poly1d(np.polyfit(r[near] - top, g[near], 3))
+    roots = [root.real for root in cubic.deriv().roots if abs(root.imag) < 1e-9 and abs(root.real) <= width]
+    best = max(roots, key=cubic)
+    return float(top + best), float(cubic(best))
+
+
+def peak(blocks: NDArray[np.float64], width: float, between: tuple[float, float]) -> Peak:
+    """Of the mean over blocks (B, bins); errors by leaving out one block at a time (jackknife)."""
+    n = len(blocks)
+    parts = np.array([maximum(np.delete(blocks, k, axis=0).mean(axis=0), width, between) for k in range(n)])
+    errors = np.sqrt((n - 1) / n * ((parts - parts.mean(axis=0)) ** 2).sum(axis=0))
+    return Peak(*maximum(blocks.mean(axis=0), width, between), *errors)
+
+
+def blocks_of(frames: list[Atoms], first: int, second: int) -> NDArray[np.float64]:
+    """(BLOCKS, bins)"""
+    parts = np.array_split(np.arange(len(frames)), BLOCKS)
+    return np.array([np.mean([histogram(frames[k], first, second) for k in part], axis=0) for part in parts])
