@@ -116,6 +116,8 @@ def finished(model: OrbV3, graph: Graph, found: Passes) -> Prediction:
     if model.config.kind == "conservative":
         stress = conservative_stress(strain, graph.cell)
         return Prediction(outputs, outputs.energy, forces, stress, rotation)
+    assert outputs.node_forces is not None
+    assert outputs.force_offset is not None
     forces = forces + model.direct_forces(graph, outputs.node_forces) + outputs.force_offset
     head = outputs.node_stress
     direct = None if head is None else direct_stress(head, strain, graph.cell)
