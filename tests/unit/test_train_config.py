@@ -120,6 +120,10 @@ def test_references_are_kept_from_a_model_and_refitted_without():
             "`values` are needed by mode 'given' and by no",
         ),
         (
+            {"data": DATA, "optimizer": {"precondition_steps": 5}},
+            "`optimizer`: `precondition_steps` is 5 but `name` is 'adam': it is of 'soap'",
+        ),
+        (
             {"data": DATA, "references": {"mode": "given", "values": {"Qq": 1.0}}},
             "`references`: `values` has ['Qq'] but must be chemical symbols",
         ),

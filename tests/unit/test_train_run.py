@@ -106,18 +106,39 @@ def test_stopped_and_resumed_run_equals_the_unbroken_one_bitwise(path, unbroken,
     assert_same_weights(weights(tmp_path), weights(unbroken))
 
 
-def test_a_stopped_run_with_soap_and_balanced_sources_equals_the_unbroken_one_bitwise(path, tmp_path):
-    changes = {"optimizer__name": "soap", "optimizer__precondition_steps": 3}
-    changes |= {"data__source_key": "rank", "data__balance": 1.0}
+@pytest.fixture
+def groups(path, tmp_path):
+    """The same structures, two of which have a source of their own."""
     frames = read(path, ":")
     for number, atoms in enumerate(frames):
         atoms.info["rank"] = "rare" if number < 2 else "common"
-    path = tmp_path / "groups.xyz"
-    write(path, frames)
-    assert run(tmp_path / "whole", path, **changes)
-    assert not run(tmp_path / "parts", path, max_steps=7, **changes)
-    assert run(tmp_path / "parts", path, resume=True, **changes)
+    file = tmp_path / "groups.xyz"
+    write(file, frames)
+    return file
+
+
+BALANCED = {"data__source_key": "rank", "data__balance": 1.0}
+SOAP = {"optimizer__name": "soap", "optimizer__precondition_steps": 3}
+
+
+def test_a_stopped_run_with_soap_and_balanced_sources_equals_the_unbroken_one_bitwise(groups, tmp_path):
+    changes = BALANCED | SOAP
+    assert run(tmp_path / "whole", groups, **changes)
+    assert not run(tmp_path / "parts", groups, max_steps=7, **changes)
+    assert run(tmp_path / "parts", groups, resume=True, **changes)
     assert_same_weights(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"data__balance": 0.0}, {"optimizer__precondition_steps": 2}, {"optimizer__weight_decay": 0.1}],
+    ids=str,
+)
+def test_options_of_soap_and_balance_change_the_weights(groups, tmp_path, change):
+    assert run(tmp_path / "one", groups, **BALANCED | SOAP)
+    assert run(tmp_path / "other", groups, **BALANCED | SOAP | change)
+    ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "other")
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_of_that_step(path, unbroken, tmp_path):
@@ -238,7 +259,6 @@ def test_weights_do_not_depend_on_how_the_data_are_read(path, unbroken, tmp_path
         {"optimizer__weight_decay": 0.1},
         {"optimizer__warmup_steps": 0},
         {"optimizer__name": "soap"},
-        {"optimizer": {"name": "soap", "precondition_steps": 2}},
         {"optimizer__schedule": "one-cycle"},
         {"optimizer__schedule": "constant"},
         {"optimizer__decay_fraction": 1.0},

@@ -142,12 +142,19 @@ class OptimizerOptions(Options):
     epochs: PositiveInt = 20
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Weight = 0.0
-    precondition_steps: PositiveInt = 25  # of soap, between two updates of the axes in which it scales
+    precondition_steps: PositiveInt | None = None  # of soap, between updates of the axes it scales along; 25
     schedule: Literal["hold-cosine", "one-cycle", "constant"] = "hold-cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5  # last part, in which the rate falls to 0
     clip: PositiveFloat = 0.5  # global norm of the gradient, at most
     ema: Fraction = 0.999  # of the weights; the average is what is validated and exported
+
+    @model_validator(mode="after")
+    def _preconditioned(self) -> Self:
+        if self.precondition_steps is not None and self.name != "soap":
+            steps, name = self.precondition_steps, self.name
+            raise ValueError(f"`precondition_steps` is {steps} but `name` is {name!r}: it is of 'soap'")
+        return self
 
     def decay(self, progress: float) -> float:
         """Part of the decay (0 to 1) that is behind when `progress` (0 to 1) of the run is."""
