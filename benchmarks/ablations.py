@@ -1,7 +1,7 @@
 """Ablations of the Orb-v3 report in small, one command each, as Markdown tables with the spread over seeds.
 
-    python benchmarks/ablations.py equigrad neighbors kind distillation pretraining confidence --data FOLDER
-        [--sets mlearn_Si] [--epochs 10] [--seeds 3] [--runs DIR] [--output docs/results/ablations.md]
+    python benchmarks/ablations.py equigrad neighbors kind distillation pretraining optimizer confidence
+        --data FOLDER [--sets mlearn_Si] [--epochs 10] [--seeds 3] [--runs DIR] [--output FILE]
 
 FOLDER holds the sets, each with train.xyz and test.xyz. Every row is a model trained as by `orb-export train`
 with the same settings but for what the ablation changes, on the same structures; runs lie in DIR and are
@@ -12,6 +12,7 @@ neighbors     20 neighbors against all
 kind          direct against conservative
 distillation  direct model trained on labels of the conservative one against one trained on the data
 pretraining   trunk pretrained by denoising against random weights
+optimizer     SOAP at 3e-3 against Adam at 2e-3
 confidence    force errors by what the confidence head expects (report, Figure 4)
 """
 
@@ -94,6 +95,10 @@ def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
         "neighbors": {"all": conservative, "20": plain("neighbors-20", {"model": {"max_neighbors": 20}})},
         "kind": {"conservative": conservative, "direct": direct},
         "distillation": {"direct": direct, "direct, distilled": bench.distilled},
+        "optimizer": {
+            "soap": conservative,
+            "adam": plain("adam", {"optimizer": {"name": "adam", "learning_rate": 2e-3}}),
+        },
         "pretraining": {"random weights": conservative, "pretrained": bench.pretrained},
     }
 
@@ -168,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ("equigrad", "neighbors", "kind", "distillation", "pretraining", "confidence")
+    names = ("equigrad", "neighbors", "kind", "distillation", "pretraining", "optimizer", "confidence")
     parser.add_argument("ablations", nargs="+", choices=names)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=["mlearn_Si"])

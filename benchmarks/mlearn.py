@@ -21,14 +21,17 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lammpslib import LAMMPSlib
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.eos import EquationOfState
 from ase.io import read
 from ase.optimize import FIRE
 from ase.phonons import Phonons
+from ase.stress import full_3x3_to_voigt_6_stress
 from ase.units import GPa
 from numpy.typing import NDArray
 from orb_export.ase import OrbCalculator
 from orb_export.lammps import lammps as load_lammps
+from scipy.spatial.transform import Rotation
 
 CRYSTALS = {"Cu": ("fcc", 3.63), "Ni": ("fcc", 3.52), "Li": ("bcc", 3.43), "Mo": ("bcc", 3.17)} | {
     "Si": ("diamond", 5.47),
@@ -36,6 +39,7 @@ CRYSTALS = {"Cu": ("fcc", 3.63), "Ni": ("fcc", 3.52), "Li": ("bcc", 3.43), "Mo":
 }
 POTENTIALS = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
 PEERS = {"SNAP": "{}_Zuo_JPCA2020.snap", "quadratic SNAP": "{}_Zuo_JPCA2020.quadratic.snap"}
+OURS = "this model"
 SMALL_STRAIN = 0.03  # of crystals in the fit of elastic constants; what is beyond second order is small there
 CRYSTAL_FORCE = 0.02  # eV/A; structures whose forces are below are crystals
 THZ = 241.79893  # per eV
@@ -126,6 +130,26 @@ def mean_errors(make: Make, frames: list[Atoms]) -> tuple[float, float, float]:
         float(np.mean(np.abs(np.concatenate(forces)))),
         float(np.mean(np.abs(stress))),
     )
+
+
+def turned(make: Make, frames: list[Atoms]) -> list[Atoms]:
+    """The structures turned at random, labelled with the predictions for the unturned ones, turned likewise."""
+    generator = np.random.default_rng(0)
+    results = []
+    for frame in frames:
+        atoms = frame.copy()
+        atoms.calc = make()
+        matrix = Rotation.random(rng=generator).as_matrix()
+        energy, forces, stress = (
+            atoms.get_potential_energy(),
+            atoms.get_forces() @ matrix,
+            full_3x3_to_voigt_6_stress(matrix.T @ atoms.get_stress(voigt=False) @ matrix),
+        )
+        atoms.set_cell(atoms.cell.array @ matrix)
+        atoms.positions = atoms.positions @ matrix
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+        results.append(atoms)
+    return results
 
 
 def crystal(element: str) -> Atoms:
@@ -221,7 +245,7 @@ def relabelled(make: Make, frames: list[Atoms]) -> list[Atoms]:
 def contestants(model: Path, element: str) -> dict[str, Make]:
     """The model under its name, and the authors' potentials of the element."""
     ours = OrbCalculator(model)
-    return {"this model": lambda: ours} | {name: snap(file, element) for name, file in PEERS.items()}
+    return {OURS: lambda: ours} | {name: snap(file, element) for name, file in PEERS.items()}
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -234,9 +258,13 @@ def error_table(model: Path, data: Path, elements: list[str]) -> str:
     for element in elements:
         frames = read(data / f"mlearn_{element}" / "test.xyz", ":")
         for name, make in contestants(model, element).items():
-            energy, forces, stress = mean_errors(make, frames)
-            rows.setdefault(name, [name]).append(f"{energy:.2f}, {forces:.3f}, {stress:.2f}")
-            print(element, name, rows[name][-1], flush=True)
+            tests = {name: frames}
+            if name == OURS:
+                tests[f"{OURS}, under random rotations"] = turned(make, frames)
+            for test, structures in tests.items():
+                energy, forces, stress = mean_errors(make, structures)
+                rows.setdefault(test, [test]).append(f"{energy:.2f}, {forces:.3f}, {stress:.2f}")
+                print(element, test, rows[test][-1], flush=True)
     return table(["", *elements], list(rows.values()))
 
 
