@@ -18,12 +18,13 @@ confidence    force errors by what the confidence head expects (report, Figure 4
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from orb_export import checkpoint
 from orb_export.ase import OrbCalculator
 from orb_export.model import OrbV3
@@ -130,23 +131,34 @@ def measured(model: OrbV3, files: list[str]) -> dict[str, float]:
     }
 
 
-def rows(bench: Bench, name: str, seeds: int) -> Iterator[str]:
-    """Lines of the table of an ablation."""
-    if name == "confidence":
-        yield from confidence_rows(bench, seeds)
-        return
-    head = None
-    for row, trained in variants(bench)[name].items():
-        results = [measured(trained(seed), bench.test) for seed in range(1, seeds + 1)]
-        if head is None:
-            head = ["", *results[0]]
-            yield "| " + " | ".join(head) + " |"
-            yield "|" + "---|" * len(head)
-        cells = [_with_spread([result[key] for result in results]) for key in results[0]]
-        yield "| " + " | ".join([row, *cells]) + " |"
+class Table(NamedTuple):
+    """Results of an ablation: `values[row][column][seed]`."""
+
+    rows: list[str]
+    columns: list[str]
+    values: np.ndarray  # (rows, columns, seeds)
+
+    def lines(self, corner: str) -> list[str]:
+        """As Markdown."""
+        head = [f"| {corner} | " + " | ".join(self.columns) + " |", "|" + "---|" * (len(self.columns) + 1)]
+        cells = [[_with_spread(seeds) for seeds in row] for row in self.values]
+        return head + [
+            f"| {row} | " + " | ".join(texts) + " |" for row, texts in zip(self.rows, cells, strict=True)
+        ]
 
 
-def confidence_rows(bench: Bench, seeds: int) -> Iterator[str]:
+def compared(bench: Bench, name: str, seeds: int) -> Table:
+    """The models of an ablation, seed by seed."""
+    results = {
+        row: [measured(trained(seed), bench.test) for seed in range(1, seeds + 1)]
+        for row, trained in variants(bench)[name].items()
+    }
+    columns = list(next(iter(results.values()))[0])
+    values = [[[found[column] for found in row] for column in columns] for row in results.values()]
+    return Table(list(results), columns, np.array(values))
+
+
+def confidence(bench: Bench, seeds: int) -> Table:
     """Atoms of the test files in groups of equal size by their expected force error, and the errors found."""
     groups = []
     for seed in range(1, seeds + 1):
@@ -155,18 +167,40 @@ def confidence_rows(bench: Bench, seeds: int) -> Iterator[str]:
         expected = expected_error(torch.from_numpy(found.confidence)).numpy()
         true = np.abs(found.forces[:, 3:] - found.forces[:, :3]).mean(axis=1)
         parts = np.array_split(np.argsort(expected), CONFIDENCE_GROUPS)
-        groups.append([[1e3 * values[part].mean() for part in parts] for values in (expected, true)])
-    yield "| part of the atoms | expected error, meV/Å | found, meV/Å |"
-    yield "|---|---|---|"
-    for part in range(CONFIDENCE_GROUPS):
-        cells = [_with_spread([group[kind][part] for group in groups]) for kind in (0, 1)]
-        yield "| " + " | ".join([f"{part + 1} of {CONFIDENCE_GROUPS}", *cells]) + " |"
+        groups.append([[1e3 * values[part].mean() for values in (expected, true)] for part in parts])
+    names = [f"{part + 1} of {CONFIDENCE_GROUPS}" for part in range(CONFIDENCE_GROUPS)]
+    return Table(names, ["expected error, meV/Å", "found, meV/Å"], np.moveaxis(np.array(groups), 0, -1))
 
 
-def _with_spread(values: list[float]) -> str:
+def plot_bars(table: Table, path: Path) -> None:
+    """A panel for each quantity, a bar for each row, with the spread over seeds."""
+    columns = [i for i in range(len(table.columns)) if np.isfinite(table.values[:, i]).any()]
+    figure = Figure(figsize=(3 * len(columns), 2.8), layout="tight")
+    panels = figure.subplots(1, len(columns), squeeze=False)
+    for panel, i in zip(panels[0], columns, strict=True):
+        values = table.values[:, i]
+        spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
+        panel.bar(table.rows, values.mean(axis=1), yerr=spread, width=0.6, capsize=4, color="tab:blue")
+        panel.set_title(table.columns[i], fontsize="medium")
+    figure.savefig(path, dpi=100)
+
+
+def plot_confidence(table: Table, path: Path) -> None:
+    """Found against expected errors, a line for each seed."""
+    figure = Figure(figsize=(4, 3.4), layout="tight")
+    axes = figure.subplots()
+    for seed in range(table.values.shape[2]):
+        axes.plot(*table.values[:, :, seed].T, "o-", label=f"seed {seed + 1}")
+    axes.axline((table.values.min(), table.values.min()), slope=1, color="gray", linestyle=":")
+    axes.set(xlabel=table.columns[0], ylabel=table.columns[1])
+    axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def _with_spread(values: np.ndarray) -> str:
     if np.isnan(values).any():
         return "-"
-    return f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.1g}" if len(values) > 1 else f"{values[0]:.3g}"
+    return f"{values.mean():.3g} ± {values.std(ddof=1):.1g}" if len(values) > 1 else f"{values[0]:.3g}"
 
 
 def main() -> None:
@@ -181,17 +215,26 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("ablations"))
-    parser.add_argument("--output", type=Path, help="also write the tables to this Markdown file")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="also write the tables to this Markdown file, with plots in a folder beside it",
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     bench = Bench(args.data, args.sets, args.runs, args.epochs, args.size)
     lines = ["# Ablations", "", f"Printed by `python benchmarks/ablations.py`: {', '.join(args.sets)}, size"]
     lines[-1] += f" {args.size}, {args.epochs} epochs, {args.seeds} seeds (mean ± standard deviation)."
     for name in args.ablations:
-        lines += ["", f"## {name}", *rows(bench, name, args.seeds)]
+        table = confidence(bench, args.seeds) if name == "confidence" else compared(bench, name, args.seeds)
+        lines += ["", f"## {name}", *table.lines("part of the atoms" if name == "confidence" else "")]
         print("\n".join(lines), flush=True)
-    if args.output is not None:
-        args.output.write_text("\n".join(lines) + "\n")
+        if args.output is not None:
+            image = args.output.parent / args.output.stem / f"{name}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            (plot_confidence if name == "confidence" else plot_bars)(table, image)
+            lines += ["", f"![{name}]({args.output.stem}/{name}.png)"]
+            args.output.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def mean_errors(make: Make, frames: list[Atoms]) -> tuple[float, float, float]:
 
 
 def turned(make: Make, frames: list[Atoms]) -> list[Atoms]:
-    """The structures turned at random, labelled with the predictions for the unturned ones, turned likewise."""
+    """The structures turned at random; as labels the predictions for the unturned ones, turned likewise."""
     generator = np.random.default_rng(0)
     results = []
     for frame in frames:
