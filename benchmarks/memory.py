@@ -4,8 +4,9 @@
                                 [--artefacts FOLDER]
 
 Full-size models with random weights in float32, rattled copper. Each evaluation has a process of its own, so
-that the resident set of that process is its peak; `tensors` are torch's alone, counted in the runtime, and
-`predicted` is what was said of them beforehand. `before` is the process with torch and the edge list.
+that the peak of its resident set is that of the evaluation, edge search included; `tensors` are torch's
+alone, counted in the runtime, and `predicted` is what was said of them beforehand. `before` is the process
+after an evaluation of 64 atoms.
 """
 
 import argparse
@@ -34,8 +35,8 @@ def main() -> None:
         for name in options.models:
             file = folder / f"{name}.pt2"
             if not file.exists():
-                steps.export(name, file, with_steps=True)
-            r = memory.measure(file, options.atoms, int(options.limit))
+                steps.export(name, file)
+            r = memory.measure(name, file, options.atoms, int(options.limit))
             gb = " | ".join(f"{r[key] / 1e9:.2f}" for key in ("tensors", "predicted"))
             print(
                 f"| {name} | {r['atoms']} | {r['edges']} | {r['before'] / 1e9:.2f} | {r['peak'] / 1e9:.2f} "

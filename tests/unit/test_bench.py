@@ -1,11 +1,16 @@
 """`orb-export bench`: what it counts, and the page that it writes. Oracle of the work: torch's products."""
 
+import copy
+import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
-from orb_export import cli
-from orb_export.bench import graphs, report, run, steps, work
+from orb_export import artefact, cli
+from orb_export.bench import graphs, memory, report, run, steps, work
+from orb_export.export import export_model
 from orb_export.graph import from_atoms
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -65,29 +70,111 @@ def test_page_picture_and_numbers_are_saved(tmp_path, capsys):
     assert (tmp_path / "new/bench.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_steps_and_peers_have_their_columns(tmp_path):
-    row = {"model": "direct-20", "precision": "bfloat16", "atoms": 256, "edges": 5120, "ms": 200.0}
-    row |= {"steps_per_second": 5.0, "peer_ms": 1000.0, "ratio": 0.2, "gflop": 100.0, "megabytes": 50.0}
-    row |= {"gflops": 500.0, "share_of_peak": 0.625}
-    found = {
+def found_rows(**row):
+    """A report's data with one row of each table."""
+    step = {"model": "direct-20", "precision": "bfloat16", "atoms": 256, "edges": 5120, "ms": 200.0}
+    step |= {"steps_per_second": 5.0, "peer_ms": 1000.0, "ratio": 0.2, "gflop": 100.0, "megabytes": 50.0}
+    step |= {"gflops": 500.0, "share_of_peak": 0.625, "repeats": 3}
+    memory = {"model": "direct-inf", "atoms": 10000, "seconds": 3.0, "before": 1e9}
+    return {
         "machine": {"processor": "P", "instructions": [], "cores": 2, "memory_gb": 8.0, "gpu": None}
         | {"threads": 2, "torch": "2"},
         "time": "now",
         "device": "cpu",
-        "repeats": 3,
         "peak_gflops": {"bfloat16": 800.0},
-        "graphs": graphs.measure(500, ["vesin"], 1),
-        "steps": [row],
-        "linearity": {"ratio": 10.1},
-        "memory": {"model": "direct-inf", "atoms": 10000, "edges": 10, "seconds": 3.0, "before": 1, "peak": 2}
-        | {"tensors": 1},
+        "graphs": [],
+        "steps": [step | row],
+        "linearity": [{"model": "direct-20", "atoms": [2000, 20000], "seconds": [1.0, 10.1], "ratio": 10.1}],
+        "memory": [
+            memory | {"program": "ours", "peak": 2e9, "ratio": 0.25},
+            memory | {"program": "orb-models", "peak": 5e9, "ratio": 1.0},
+        ],
     }
+
+
+def test_steps_and_peers_have_their_columns(tmp_path):
+    found = found_rows() | {"graphs": graphs.measure(500, ["vesin"], 1)}
     page = report.markdown(found)
-    expected = "| direct-20 | bfloat16 | 256 | 5120 | 200.0 | 5 | 1000.0 | 0.20 | 100.0 | 50 | 500 | 62 % |"
-    assert expected in page
-    assert "vesin ns/edge" in page
-    assert "t(20000) / t(2000) = 10.10" in page
+    assert "| direct-20 | bfloat16 | 256 | 5120 | 200.0 (3) | 5 | 100.0 | 50 | 500 | 62 % |" in page
+    assert "| direct-20 | 256 | 1000 | 0.20 (0.20) |" in page
+    assert "vesin, ms (times as fast)" in page
+    assert "t(20000) / t(2000) = 10.10 (bar 10.5)" in page
+    assert "| direct-inf | ours | 10000 | 1.00 | 2.00 | 1.00 | 0.25 | 3 |" in page
     assert len(report.write(found, tmp_path)) == 3
+
+
+def test_results_of_several_runs_make_one_page():
+    """Models are measured one by one; what is measured again replaces what was."""
+    old, new = found_rows(), found_rows(ms=150.0, ratio=0.15)
+    new["steps"] += found_rows(precision="float32", ratio=0.4)["steps"]
+    new["steps"] += found_rows(model="conservative-20", precision="bfloat16", atoms=64)["steps"]
+    new["memory"] = []
+    both = report.merged(old, new)
+    assert [(row["model"], row["ms"]) for row in both["steps"]] == [
+        ("direct-20", 150.0),
+        ("direct-20", 200.0),
+        ("conservative-20", 200.0),
+    ]
+    assert both["memory"] == old["memory"]
+    page = report.markdown(both)
+    assert "| direct-20 | 256 | 1000 | 0.15 (0.20) | 0.40 (0.70) |" in page
+    assert "| conservative-20 | 64 | 1000 | 0.20 (0.22) |  |" in page
+    other = found_rows() | {"machine": {"processor": "another"}}
+    with pytest.raises(ValueError, match="`add` is given but the results there are of another machine"):
+        report.merged(old, other)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """An artefact of a tiny model that takes 20 neighbors."""
+    file = tmp_path_factory.mktemp("bench") / "small.pt"
+    model = tiny_model("direct", dtype=torch.float32)
+    export_model(model, file, format="torchscript", verified=False)
+    return model, file
+
+
+def test_another_cap_makes_the_artefact_of_another_model(small, tmp_path):
+    model, file = small
+    steps.with_cap(file, 7, tmp_path / "seven.pt")
+    model = copy.deepcopy(model)
+    model.config = dataclasses.replace(model.config, max_neighbors=7)
+    export_model(model, tmp_path / "expected.pt", format="torchscript", verified=False)
+    atoms = steps.copper(64)
+    found, expected, other = (
+        artefact.load(path).predict(atoms)["forces"]
+        for path in (tmp_path / "seven.pt", tmp_path / "expected.pt", file)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - other).max() > 1e-6
+    assert {**artefact.read_metadata(file), "max_neighbors": 7} == artefact.read_metadata(
+        tmp_path / "seven.pt"
+    )
+
+
+def test_artefacts_are_kept_and_one_is_made_from_the_other(small, tmp_path, monkeypatch):
+    compiled = []
+
+    def export(name, file, precision, device):
+        compiled.append((name, precision))
+        shutil.copyfile(small[1], file)
+
+    monkeypatch.setattr(steps, "export", export)
+    plan = run.Plan(models=("direct-20", "direct-inf"), precisions=("float32", "bfloat16"), keep=tmp_path)
+    for _ in range(2):
+        run.prepare(plan, lambda message: None)
+    assert compiled == [("direct-20", "float32"), ("direct-20", "bfloat16")]
+    assert artefact.read_metadata(tmp_path / "direct-inf-bfloat16.pt2")["max_neighbors"] == 120
+    with pytest.raises(ValueError, match="`keep` must name a folder"):
+        run.prepare(run.Plan(), lambda message: None)
+
+
+def test_memory_is_that_of_the_evaluation(small):
+    row = memory.measure("direct-20", small[1], 4000)
+    assert row["edges"] == 80000
+    # a stream of edges alone, and no more than all that torch had at once, twice over
+    assert 80000 * 16 * 4 < row["tensors"] < row["peak"] - row["before"] < 2 * row["tensors"]
+    with pytest.raises(RuntimeError, match=r"the evaluation of 400 atoms failed: .*memory_limit"):
+        memory.measure("direct-20", small[1], 400, limit=1000)
 
 
 def test_mistakes_are_named(capsys):
@@ -95,6 +182,8 @@ def test_mistakes_are_named(capsys):
         run.Plan(atoms=(7,))
     with pytest.raises(ValueError, match="`repeats` is 0 but must be positive"):
         run.Plan(repeats=0)
+    with pytest.raises(ValueError, match="`memory_atoms` is 1000 but must be a multiple of 400"):
+        run.Plan(memory_atoms=1000)
     if torch.cuda.is_available():
         pytest.skip("a GPU is here: asking for it is no mistake")
     assert cli.main(["bench", "--device", "cuda"]) == 1

@@ -5,8 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from .machine import one_line
+from .steps import MODELS
 
 Rows = list[dict[str, Any]]
+# of the time of orb-models, compiled
+BARS = {
+    "direct": {"float32": 0.70, "float32-split": 0.40, "bfloat16": 0.20},
+    "conservative": {"float32": 0.70, "float32-split": 0.40, "bfloat16": 0.22},
+}
+LINEARITY = 10.5
+# what tells the rows of each list apart
+_KEYS = {
+    "graphs": ("atoms", "list"),
+    "steps": ("model", "atoms", "precision"),
+    "linearity": ("model",),
+    "memory": ("model", "atoms", "program"),
+}
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -19,7 +33,7 @@ def _optional(value: float | None, form: str) -> str:
 
 
 def _steps(rows: Rows) -> str:
-    header = ["model", "precision", "atoms", "edges", "ms", "steps/s", "orb-models ms", "ratio"]
+    header = ["model", "precision", "atoms", "edges", "ms (repeats)", "steps/s"]
     header += ["GFLOP", "MB", "GFLOP/s", "of the peak"]
     cells = [
         [
@@ -27,10 +41,8 @@ def _steps(rows: Rows) -> str:
             row["precision"],
             str(row["atoms"]),
             str(row["edges"]),
-            f"{row['ms']:.1f}",
+            f"{row['ms']:.1f} ({row['repeats']})",
             f"{row['steps_per_second']:.3g}",
-            _optional(row["peer_ms"], ".1f"),
-            _optional(row["ratio"], ".2f"),
             f"{row['gflop']:.1f}",
             f"{row['megabytes']:.0f}",
             f"{row['gflops']:.0f}",
@@ -41,10 +53,10 @@ def _steps(rows: Rows) -> str:
     return _table(header, cells)
 
 
-def _graphs(rows: Rows) -> str:
-    peers = [name.removesuffix("_ns_per_edge") for name in rows[0] if name.endswith("_ns_per_edge")]
-    peers = [name for name in peers if name]
-    header = ["atoms", "list", "edges", "ms", "ns/edge", *(f"{peer} ns/edge" for peer in peers)]
+def graphs_table(rows: Rows) -> str:
+    """Radius graphs beside each peer: its milliseconds, and how many times as fast ours is."""
+    peers = list(dict.fromkeys(peer for row in rows for peer in row["peer_ms"]))
+    header = ["atoms", "list", "edges", "ms", "ns/edge", *(f"{peer}, ms (times as fast)" for peer in peers)]
     cells = [
         [
             str(row["atoms"]),
@@ -52,12 +64,56 @@ def _graphs(rows: Rows) -> str:
             str(row["edges"]),
             f"{row['ms']:.2f}",
             f"{row['ns_per_edge']:.1f}",
-            *(f"{row[f'{peer}_ns_per_edge']:.1f}" for peer in peers),
-            _optional(row["times_as_fast"], ".1f"),
+            *(
+                f"{row['peer_ms'][peer]:.2f} ({row['times_as_fast'][peer]:.1f})"
+                if peer in row["peer_ms"]
+                else ""
+                for peer in peers
+            ),
         ]
         for row in rows
     ]
-    return _table([*header, "times as fast"], cells)
+    return _table(header, cells)
+
+
+def _ratios(rows: Rows) -> str:
+    """Times over those of orb-models, with the bars of the project."""
+    precisions = list(dict.fromkeys(row["precision"] for row in rows))
+    cells: dict[tuple[str, int], dict[str, str]] = {}
+    for row in rows:
+        bar = BARS[row["model"].split("-")[0]][row["precision"]]
+        line = cells.setdefault((row["model"], row["atoms"]), {"peer": f"{row['peer_ms']:.0f}"})
+        line[row["precision"]] = f"{row['ratio']:.2f} ({bar:.2f})"
+    lines = [
+        [model, str(atoms), *(line.get(column, "") for column in ("peer", *precisions))]
+        for (model, atoms), line in cells.items()
+    ]
+    return _table(["model", "atoms", "orb-models ms", *(f"{name} (bar)" for name in precisions)], lines)
+
+
+def _memory(rows: Rows) -> str:
+    header = [
+        "model",
+        "program",
+        "atoms",
+        "before GB",
+        "peak GB",
+        "peak less before GB",
+        "of orb-models",
+        "s",
+    ]
+    cells = [
+        [
+            row["model"],
+            row["program"],
+            str(row["atoms"]),
+            *(f"{1e-9 * value:.2f}" for value in (row["before"], row["peak"], row["peak"] - row["before"])),
+            _optional(row["ratio"], ".2f"),
+            f"{row['seconds']:.0f}",
+        ]
+        for row in rows
+    ]
+    return _table(header, cells)
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -66,7 +122,7 @@ def markdown(found: dict[str, Any]) -> str:
     parts = [
         "# Speed of orb_export on this machine",
         f"{one_line(found['machine'])}; {found['device']}; {found['time']}. Contestants take turns, the "
-        f"least of {found['repeats']} times counts. Matrix products, GFLOP/s: {peaks}.",
+        f"least time of each counts. Matrix products, GFLOP/s: {peaks}.",
     ]
     if found["steps"]:
         parts += [
@@ -76,16 +132,19 @@ def markdown(found: dict[str, Any]) -> str:
             "over the time of the step.",
             _steps(found["steps"]),
         ]
+    if compared := [row for row in found["steps"] if row["ratio"] is not None]:
+        parts += ["Time over that of orb-models, compiled and through ASE:", _ratios(compared)]
     if found["graphs"]:
-        parts += ["## Radius graph", "Periodic rattled copper, cutoff 6 Å.", _graphs(found["graphs"])]
-    if linearity := found.get("linearity"):
-        parts += ["## Linearity", f"direct-20, t(20000) / t(2000) = {linearity['ratio']:.2f}"]
-    if memory := found.get("memory"):
+        parts += ["## Radius graph", "Periodic rattled copper, cutoff 6 Å.", graphs_table(found["graphs"])]
+    for row in found["linearity"]:
+        small, large = row["atoms"]
+        text = f"t({large}) / t({small}) = {row['ratio']:.2f} (bar {LINEARITY}): {row['seconds'][1]:.1f} s"
+        parts += ["## Linearity", f"{row['model']}, {text} and {row['seconds'][0]:.2f} s"]
+    if found["memory"]:
         parts += [
             "## Memory",
-            f"{memory['model']}, {memory['atoms']} atoms, {memory['edges']} edges: peak of the process "
-            f"{memory['peak'] / 1e9:.2f} GB, {memory['before'] / 1e9:.2f} GB of it before the evaluation; "
-            f"tensors {memory['tensors'] / 1e9:.2f} GB; {memory['seconds']:.0f} s",
+            "Resident set of a process before and at the worst moment of an evaluation.",
+            _memory(found["memory"]),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -115,6 +174,18 @@ def _picture(found: dict[str, Any], path: Path) -> None:
         if axis.lines:
             axis.legend(fontsize="x-small")
     figure.savefig(path, dpi=150, metadata={"Software": f"matplotlib {matplotlib.__version__}"})
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Rows of both, the new ones where both have measured the same. ValueError for another machine."""
+    if old["machine"] != new["machine"] or old["device"] != new["device"]:
+        raise ValueError("bench: `add` is given but the results there are of another machine or software")
+    result = {**new}
+    for name, key in _KEYS.items():
+        rows = {tuple(row[field] for field in key): row for row in [*old[name], *new[name]]}
+        result[name] = list(rows.values())
+    result["steps"].sort(key=lambda row: (list(MODELS).index(row["model"]), row["atoms"]))
+    return result
 
 
 def write(found: dict[str, Any], folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Everything `orb-export bench` measures, as one dictionary that report.py writes down."""
+"""The plan of a benchmark, and what carries it out."""
 
 import datetime
 import importlib.util
@@ -14,44 +14,87 @@ from orb_export.graph import from_atoms
 from . import graphs, machine, memory, products, steps, work
 from .timing import least_times
 
+Progress = Callable[[str], None]
+PRECISIONS = ("float32", "float32-split", "bfloat16")
+
 
 @dataclass(frozen=True)
 class Plan:
     """What to measure."""
 
     models: Sequence[str] = tuple(steps.MODELS)
-    precisions: Sequence[str] = ("float32", "bfloat16")
+    precisions: Sequence[str] = PRECISIONS
     atoms: Sequence[int] = (64, 256, 1000)
     graph_atoms: Sequence[int] = (1000, 10000, 100000)
     memory_atoms: int = 0  # of direct-inf; 0: not measured
+    memory_limit: int = 1_000_000_000  # bytes, beside an evaluation without a limit
     linearity: bool = False  # t(20000) / t(2000) of direct-20
     peers: bool = False
     repeats: int = 3
+    warm_up: int = 2
     device: str = "cpu"
+    keep: Path | None = None  # folder of artefacts, for the next time
 
     def __post_init__(self) -> None:
-        known = {"models": steps.MODELS, "atoms": steps.SIZES}
+        known = {"models": steps.MODELS, "precisions": PRECISIONS, "atoms": steps.SIZES}
         for field, values in known.items():
             if unknown := [value for value in getattr(self, field) if value not in values]:
                 raise ValueError(f"bench: `{field}` has {unknown} but must be of {list(values)}")
+        if self.memory_atoms % steps.SLAB:
+            raise ValueError(
+                f"bench: `memory_atoms` is {self.memory_atoms} but must be a multiple of {steps.SLAB}"
+            )
         if self.repeats < 1:
             raise ValueError(f"bench: `repeats` is {self.repeats} but must be positive")
         if self.peers and importlib.util.find_spec("orb_models") is None:
             raise ValueError("bench: `peers` needs orb-models: pip install orb-models==0.5.5 vesin matscipy")
 
 
-def run(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Measure; takes minutes to compile each model and precision."""
+class Artefacts:
+    """Full-size models by name and precision, compiled where they are not in the folder yet."""
+
+    def __init__(self, folder: Path, device: str, progress: Progress) -> None:
+        self.folder, self.device, self.progress = folder, device, progress
+
+    def file(self, model: str, precision: str = "float32") -> Path:
+        """Of that model; the first of a kind takes minutes to compile, others differ in the cap alone."""
+        file = self.folder / f"{model}-{precision}.pt2"
+        if file.is_file():
+            return file
+        config = steps.MODELS[model]
+        alike = [name for name, other in steps.MODELS.items() if other.kind == config.kind]
+        compiled = [path for name in alike if (path := self.folder / f"{name}-{precision}.pt2").is_file()]
+        if compiled:
+            steps.with_cap(compiled[0], config.max_neighbors, file)
+        else:
+            self.progress(f"compiling {model}, {precision}")
+            steps.export(model, file, precision, self.device)
+        return file
+
+
+def prepare(plan: Plan, progress: Progress) -> None:
+    """Compile all that `run` will need into `plan.keep`."""
+    if plan.keep is None:
+        raise ValueError("bench: `keep` must name a folder when nothing but artefacts is asked for")
+    plan.keep.mkdir(parents=True, exist_ok=True)
+    artefacts = Artefacts(plan.keep, plan.device, progress)
+    for model in plan.models:
+        for precision in plan.precisions:
+            artefacts.file(model, precision)
+
+
+def run(plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Measure; takes minutes to compile each kind of model and precision."""
     progress("matrix products")
-    peaks = products.peaks(plan.device)
     found: dict[str, Any] = {
         "machine": machine.describe(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": plan.device,
-        "repeats": plan.repeats,
-        "peak_gflops": peaks,
+        "peak_gflops": products.peaks(plan.device),
         "graphs": [],
         "steps": [],
+        "linearity": [],
+        "memory": [],
     }
     graph_peers = graphs.installed_peers() if plan.peers else []
     for n_atoms in plan.graph_atoms:
@@ -59,38 +102,33 @@ def run(plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
         found["graphs"] += graphs.measure(n_atoms, graph_peers, plan.repeats)
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of orb-models
-        folder = Path(name)
+        folder = plan.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        artefacts = Artefacts(folder, plan.device, progress)
         for model in plan.models:
-            found["steps"] += _steps(plan, model, folder, peaks, progress)
-        if plan.linearity or plan.memory_atoms:
-            found |= _large(plan, folder, progress)
+            found["steps"] += _steps(plan, model, artefacts, found["peak_gflops"])
+        if plan.linearity:
+            found["linearity"] = [_linearity(plan, artefacts)]
+        if plan.memory_atoms:
+            found["memory"] = _memory(plan, artefacts)
     return found
 
 
-def _file(folder: Path, model: str, precision: str, plan: Plan, progress: Callable[[str], None]) -> Path:
-    file = folder / f"{model}-{precision}.pt2"
-    if not file.is_file():
-        progress(f"compiling {model}, {precision}")
-        steps.export(model, file, precision, plan.device)
-    return file
-
-
-def _steps(
-    plan: Plan, model: str, folder: Path, peaks: dict[str, float], progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    files = {precision: _file(folder, model, precision, plan, progress) for precision in plan.precisions}
+def _steps(plan: Plan, model: str, artefacts: Artefacts, peaks: dict[str, float]) -> list[dict[str, Any]]:
+    if not plan.atoms:
+        return []
+    contestants = {name: steps.ours(artefacts.file(model, name)) for name in plan.precisions}
+    if plan.peers:
+        contestants["peer"] = steps.peer(model, artefacts.folder, plan.device)
     config, rows = steps.MODELS[model], []
     for n_atoms in plan.atoms:
-        progress(f"steps of {model}, {n_atoms} atoms")
+        artefacts.progress(f"steps of {model}, {n_atoms} atoms")
         atoms = steps.copper(n_atoms)
-        runs = {precision: steps.ours(file, atoms) for precision, file in files.items()}
-        if plan.peers:
-            runs["peer"] = steps.peer(model, folder, atoms, plan.device)
-        times = least_times(runs, plan.repeats, warm_up=2)
+        runs = {name: on(atoms) for name, on in contestants.items()}
+        times = least_times(runs, plan.repeats, plan.warm_up)
         edges = len(from_atoms(atoms, config.max_neighbors).centers)
-        for precision in files:
+        for precision in plan.precisions:
             done = work.evaluation(config, n_atoms, edges, precision)
-            speed = 1e-9 * (done.flops + done.node_flops) / times[precision]
             # a split product is three of bfloat16
             peak = {"bfloat16": peaks["bfloat16"], "float32-split": peaks["bfloat16"] / 3}.get(
                 precision, peaks["float32"]
@@ -102,31 +140,41 @@ def _steps(
                     "precision": precision,
                     "atoms": n_atoms,
                     "edges": edges,
+                    "repeats": plan.repeats,
                     "ms": 1e3 * times[precision],
                     "steps_per_second": 1.0 / times[precision],
                     "peer_ms": 1e3 * times["peer"] if plan.peers else None,
                     "ratio": times[precision] / times["peer"] if plan.peers else None,
                     "gflop": 1e-9 * (done.flops + done.node_flops),
                     "megabytes": 1e-6 * done.bytes,
-                    "gflops": speed,
+                    "gflops": 1e-9 * (done.flops + done.node_flops) / times[precision],
                     "share_of_peak": least / times[precision],
                 }
             )
     return rows
 
 
-def _large(plan: Plan, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if plan.linearity:
-        file = _file(folder, "direct-20", "float32", plan, progress)
-        times = {}
-        for n_atoms in (2000, 20000):
-            progress(f"steps of direct-20, {n_atoms} atoms")
-            times[n_atoms] = least_times({"": steps.ours(file, steps.copper(n_atoms))}, plan.repeats, 1)[""]
-        found["linearity"] = {"seconds": times, "ratio": times[20000] / times[2000]}
-    if plan.memory_atoms:
-        file = _file(folder, "direct-inf", "float32", plan, progress)
-        progress(f"memory of direct-inf, {plan.memory_atoms} atoms")
-        # without steps in the file: the whole program, the most memory that is ever used
-        found["memory"] = {"model": "direct-inf", **memory.measure(file, plan.memory_atoms)}
-    return found
+def _linearity(plan: Plan, artefacts: Artefacts) -> dict[str, Any]:
+    on, sizes = steps.ours(artefacts.file("direct-20")), (2000, 20000)
+    artefacts.progress(f"steps of direct-20, {sizes[0]} and {sizes[1]} atoms")
+    runs = {str(size): on(steps.copper(size)) for size in sizes}
+    small, large = least_times(runs, plan.repeats, warm_up=1).values()
+    return {"model": "direct-20", "atoms": sizes, "seconds": (small, large), "ratio": large / small}
+
+
+def _memory(plan: Plan, artefacts: Artefacts) -> list[dict[str, Any]]:
+    model, size = "direct-inf", plan.memory_atoms
+    cases: dict[str, tuple[Path | None, int]] = {
+        "ours": (artefacts.file(model), 0),
+        f"ours, at most {plan.memory_limit / 1e9:g} GB": (artefacts.file(model), plan.memory_limit),
+    }
+    if plan.peers:
+        cases["orb-models"] = (None, 0)
+    rows = []
+    for program, (file, limit) in cases.items():
+        artefacts.progress(f"memory of {model}, {size} atoms, {program}")
+        rows.append({"model": model, "program": program, **memory.measure(model, file, size, limit)})
+    peer = rows[-1]["peak"] - rows[-1]["before"] if plan.peers else None
+    for row in rows:
+        row["ratio"] = None if peer is None else (row["peak"] - row["before"]) / peer
+    return rows

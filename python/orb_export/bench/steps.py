@@ -4,6 +4,10 @@ Weights are random and the same for both packages. Atoms are rattled copper and 
 in dynamics; no two neighbors are equally far, so both packages take the same ones.
 """
 
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +17,7 @@ import torch
 from ase import Atoms
 
 from orb_export import artefact, checkpoint
+from orb_export.contract import METADATA_ENTRY
 from orb_export.export import export_model
 from orb_export.model import OrbConfig, OrbV3
 
@@ -27,13 +32,15 @@ MODELS = {
     "direct-inf": OrbConfig("direct", max_neighbors=120),
     "conservative-inf": OrbConfig("conservative", max_neighbors=120),
 }
+Contestant = Callable[[Atoms], Run]  # the same model on any structure
 _CELLS = {64: (2, 2, 4), 108: (3, 3, 3), 256: (4, 4, 4), 500: (5, 5, 5), 1000: (5, 5, 10), 2000: (5, 10, 10)}
+SLAB = 400  # atoms of (10, 10, 1) cells, of which larger structures are made
 SIZES = (*_CELLS, 20000)
 
 
 def copper(n_atoms: int) -> Atoms:
-    """Rattled fcc copper of one of SIZES."""
-    cells = _CELLS.get(n_atoms, (10, 10, n_atoms // 400))
+    """Rattled fcc copper of one of SIZES, or of a multiple of SLAB atoms."""
+    cells = _CELLS.get(n_atoms, (10, 10, n_atoms // SLAB))
     atoms: Atoms = ase.build.bulk("Cu", "fcc", a=3.61, cubic=True).repeat(cells)
     assert len(atoms) == n_atoms
     atoms.rattle(0.1, seed=0)
@@ -57,15 +64,30 @@ def random_model(name: str, device: str = "cpu") -> OrbV3:
     return OrbV3(MODELS[name]).to(device).eval()
 
 
-def export(
-    name: str, file: Path, precision: str = "float32", device: str = "cpu", with_steps: bool = False
-) -> None:
-    """The artefact of random_model(name); steps, for a memory limit, take as long again."""
-    model = random_model(name, device)
-    export_model(model, file, precision=precision, verified=False, with_steps=with_steps)
+def export(name: str, file: Path, precision: str = "float32", device: str = "cpu") -> None:
+    """The artefact of random_model(name), steps included, as `orb-export export` would write it."""
+    export_model(random_model(name, device), file, precision=precision, verified=False)
 
 
-def peer(name: str, folder: Path, atoms: Atoms, device: str = "cpu") -> Run:
+def with_cap(file: Path, max_neighbors: int, destination: Path) -> None:
+    """A copy of an artefact with another number of neighbors.
+
+    The cap is one of the edge search; programs and weights, which take minutes to compile, know nothing of it
+    (but `forward` of a TorchScript file, for openmm-torch, which keeps its own).
+    """
+    shutil.copyfile(file, destination)
+    with zipfile.ZipFile(destination, "a", zipfile.ZIP_STORED) as archive:
+        entry = archive.getinfo(METADATA_ENTRY)
+        record = {**json.loads(archive.read(entry)), "max_neighbors": max_neighbors}
+        # the record is the last entry, and stays it: the new one takes its place
+        archive.filelist.remove(entry)
+        del archive.NameToInfo[METADATA_ENTRY]
+        archive.start_dir = entry.header_offset
+        new = zipfile.ZipInfo(METADATA_ENTRY, date_time=entry.date_time)
+        archive.writestr(new, json.dumps(record, indent=1))
+
+
+def peer(name: str, folder: Path, device: str = "cpu") -> Contestant:
     """orb-models 0.5.5 with the same weights, compiled by its own default, through its ASE calculator."""
     from orb_models.forcefield import pretrained
     from orb_models.forcefield.calculator import ORBCalculator
@@ -73,24 +95,34 @@ def peer(name: str, folder: Path, atoms: Atoms, device: str = "cpu") -> Run:
     file = folder / f"{name}.ckpt"
     torch.save(checkpoint.to_upstream_state_dict(random_model(name)), file)
     load = getattr(pretrained, f"orb_v3_{name.replace('-', '_')}_omat")
-    atoms = atoms.copy()
-    atoms.calc = ORBCalculator(load(weights_path=str(file), device=device), device=device)
-    move = wandering(atoms)
+    calculator = ORBCalculator(load(weights_path=str(file), device=device), device=device)
 
-    def step() -> None:
-        move()
-        atoms.get_forces()
+    def on(atoms: Atoms) -> Run:
+        atoms = atoms.copy()
+        atoms.calc = calculator
+        move = wandering(atoms)
 
-    return step
+        def step() -> None:
+            move()
+            atoms.get_forces()
+
+        return step
+
+    return on
 
 
-def ours(file: Path, atoms: Atoms) -> Run:
-    """An artefact through Python."""
-    potential, atoms = artefact.load(file), atoms.copy()
-    move = wandering(atoms)
+def ours(file: Path) -> Contestant:
+    """An artefact through Python, opened as a user opens it."""
+    potential = artefact.load(file)
 
-    def step() -> None:
-        move()
-        potential.predict(atoms)
+    def on(atoms: Atoms) -> Run:
+        atoms = atoms.copy()
+        move = wandering(atoms)
 
-    return step
+        def step() -> None:
+            move()
+            potential.predict(atoms)
+
+        return step
+
+    return on

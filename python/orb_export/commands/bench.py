@@ -1,6 +1,7 @@
 """`orb-export bench`: speed and memory of this machine as tables."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--precisions",
         nargs="*",
         choices=("float32", "float32-split", "bfloat16"),
-        help="default: float32 and bfloat16; on a GPU float32",
+        help="default: all; on a GPU float32",
     )
     parser.add_argument(
         "--atoms", nargs="*", type=int, default=(64, 256, 1000), metavar="N", help="default: 64 256 1000"
@@ -41,7 +42,22 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--memory-atoms", type=int, default=0, metavar="N", help="also peak memory of direct-inf with N atoms"
     )
+    parser.add_argument(
+        "--memory-limit",
+        type=float,
+        default=1e9,
+        metavar="BYTES",
+        help="of the second of these evaluations (default: 1e9)",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="the least time counts (default: 3)")
+    parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="runs before (default: 2)")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the compiled models, and take them from there"
+    )
+    parser.add_argument("--prepare", action="store_true", help="only compile the models, into --keep FOLDER")
+    parser.add_argument(
+        "--add", action="store_true", help="add to the results in the output folder instead of replacing them"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     parser.set_defaults(run=run)
 
@@ -51,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from orb_export.bench import report
-    from orb_export.bench.run import Plan
+    from orb_export.bench.run import PRECISIONS as MEASURED
+    from orb_export.bench.run import Plan, prepare
     from orb_export.bench.run import run as measure
 
     device: str = args.device
@@ -61,20 +78,32 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("bench: `device` is 'cuda' but torch finds no CUDA device here")
     precisions = args.precisions
     if precisions is None:
-        precisions = ("float32", "bfloat16") if device == "cpu" else ("float32",)
+        precisions = MEASURED if device == "cpu" else ("float32",)
     plan = Plan(
         models=tuple(args.models) if args.atoms else (),
         precisions=tuple(precisions),
         atoms=tuple(args.atoms),
         graph_atoms=tuple(args.graph_atoms),
         memory_atoms=args.memory_atoms,
+        memory_limit=int(args.memory_limit),
         linearity=args.linearity,
         peers=args.peers,
         repeats=args.repeats,
+        warm_up=args.warm_up,
         device=device,
+        keep=args.keep,
     )
-    found = measure(plan, lambda message: print(f"orb-export: {message} ...", file=sys.stderr, flush=True))
+    if args.prepare:
+        prepare(plan, _progress)
+        return 0
+    found = measure(plan, _progress)
+    if args.add and (args.output / "bench.json").is_file():
+        found = report.merged(json.loads((args.output / "bench.json").read_text()), found)
     paths = report.write(found, args.output)
     print(report.markdown(found))
     print(f"saved as {', '.join(map(str, paths))}")
     return 0
+
+
+def _progress(message: str) -> None:
+    print(f"orb-export: {message} ...", file=sys.stderr, flush=True)
