@@ -3,6 +3,8 @@
 Oracle: the eager model, itself held to orb-models by test_orb_models.py. Bars per dtype: export/verify.py.
 """
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,17 @@ def test_results_repeat_bitwise_and_do_not_depend_on_what_was_evaluated_before(e
     after = potential.predict(first)
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_a_file_does_not_fix_the_number_of_threads(compiled_with_steps):
+    """It would run with as many as its exporter had, on one core of a cluster or alone on a large machine."""
+    with zipfile.ZipFile(compiled_with_steps.file) as archive:
+        sources = {
+            name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".kernel.cpp")
+        }
+    assert any("/model/" in name for name in sources)
+    assert all("#pragma omp parallel" in source for name, source in sources.items() if "/model/" in name)
+    assert not any("num_threads(" in source for source in sources.values())
 
 
 def test_charge_and_spin_change_the_energy_of_conditioned_models_only(exported):

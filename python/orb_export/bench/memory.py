@@ -56,7 +56,7 @@ def _ours(task: Task) -> dict[str, float]:
 
     potential = artefact.load(task.file, memory_limit=task.limit)
     cap: int = potential.metadata["max_neighbors"]
-    found: dict[str, float] = {}
+    found: dict[str, int] = {}
 
     def run(atoms: "Atoms") -> None:
         g = graph.from_atoms(atoms, cap)

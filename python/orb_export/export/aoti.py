@@ -47,7 +47,8 @@ def processor() -> dict[str, Any]:
 def _inductor_options() -> dict[str, Any]:
     from torch._inductor import config
 
-    options: dict[str, Any] = {}
+    # else the number of threads here would be that of every process that opens the file
+    options: dict[str, Any] = {"cpp.dynamic_threads": True}
     levels = [name for name in processor()["features"] if name.startswith("x86-64-")]
     if levels:
         if not hasattr(config.cpp, "march"):
