@@ -127,6 +127,11 @@ def test_references_are_kept_from_a_model_and_refitted_without():
             {"data": DATA, "references": {"mode": "given", "values": {"Qq": 1.0}}},
             "`references`: `values` has ['Qq'] but must be chemical symbols",
         ),
+        ({"data": DATA, "machine": {"strategy": "fsdp"}}, "`optimizer.ema` is 0.999 but must be 0 with "),
+        (
+            {"data": DATA, "machine": {"strategy": "fsdp", "accelerator": "cpu"}, "optimizer": {"ema": 0}},
+            "`machine.accelerator` is 'cpu' but `machine.strategy` fsdp needs GPUs",
+        ),
         ({"data": DATA, "references": {"mode": "kept"}}, "`references.mode` is 'kept' but there is no model"),
         ({"data": DATA, "model": {}, "start": {"model": "x"}}, "`model` and `start` are both given"),
     ],

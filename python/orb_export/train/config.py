@@ -233,6 +233,16 @@ class TrainConfig(Options):
             raise ValueError("`references.mode` is 'kept' but there is no model to keep them from")
         return self
 
+    @model_validator(mode="after")
+    def _sharded(self) -> Self:
+        if self.machine.strategy == "fsdp" and self.optimizer.ema:
+            raise ValueError(
+                f"`optimizer.ema` is {self.optimizer.ema:g} but must be 0 with `machine.strategy` fsdp"
+            )
+        if self.machine.strategy == "fsdp" and self.machine.accelerator == "cpu":
+            raise ValueError("`machine.accelerator` is 'cpu' but `machine.strategy` fsdp needs GPUs")
+        return self
+
     @property
     def reference_mode(self) -> str:
         """Of `references`; unless given, models keep theirs and new models get fitted ones."""
