@@ -23,13 +23,19 @@ class Peak(NamedTuple):
     height_error: float
 
 
+def distances(frame: Atoms, first: int, second: int) -> NDArray[np.float64]:
+    """Between the atoms of two elements, (A, B), in angstrom."""
+    one, other = np.flatnonzero(frame.numbers == first), np.flatnonzero(frame.numbers == second)
+    _, found = get_distances(frame.positions[one], frame.positions[other], cell=frame.cell, pbc=True)
+    return np.asarray(found)
+
+
 def histogram(frame: Atoms, first: int, second: int) -> NDArray[np.float64]:
     """g(r) of one frame on the grid of bins."""
-    one, other = np.flatnonzero(frame.numbers == first), np.flatnonzero(frame.numbers == second)
-    _, distances = get_distances(frame.positions[one], frame.positions[other], cell=frame.cell, pbc=True)
-    count, edges = np.histogram(distances[distances > 0.1], np.arange(0, LONGEST + BIN / 2, BIN))
+    found = distances(frame, first, second)
+    count, edges = np.histogram(found[found > 0.1], np.arange(0, LONGEST + BIN / 2, BIN))
     shells = 4 / 3 * np.pi * np.diff(edges**3)
-    pairs = len(one) * (len(other) - (first == second))
+    pairs = len(found) * (found.shape[1] - (first == second))
     return np.asarray(count / shells * frame.get_volume() / pairs)
 
 

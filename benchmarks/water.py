@@ -1,172 +1,97 @@
-"""Liquid water: structure in LAMMPS and OpenMM beside that of the reference frames, as Markdown and a plot.
+"""Liquid water: structure in LAMMPS and OpenMM beside that of the reference frames, as Markdown and plots.
 
-    python benchmarks/water.py MODEL --data FILE [--output docs/results/water.md] [--work FOLDER]
+    python benchmarks/water.py MODEL --data FILE [--core] [--starts 0 9] [--output docs/results/water.md]
 
 MODEL is an artefact, FILE the frames of water_pbe0ts; its first 16 were held out (examples/water.yaml).
-Dynamics begin at the first: at constant temperature in LAMMPS (Nose-Hoover) and OpenMM (Langevin), and at
-constant energy in LAMMPS. Oxygens repel each other below 2.3 angstrom by ZBL, beside the model: the data have
-no such pairs, and the model alone lets molecules that come that near fall into each other. Positions are kept
-in the folder `--work`; runs that are there are not run again.
+Dynamics begin at the held-out frames `--starts`: at constant temperature in LAMMPS (Nose-Hoover), and from
+the first of them in OpenMM (Langevin) and at constant energy in LAMMPS. With `--core`, oxygens repel each
+other below 2.3 angstrom by ZBL beside the model; without, the model is alone. Runs are kept in the folder
+`--work`, and those that are there are not run again.
 
 Errors of pair distribution functions are standard errors over blocks of a trajectory. The reference frames
 come in the order of the file, which is not that of time, so their errors are lower bounds.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import openmm
 from ase import Atoms
 from ase.io import read
-from ase.io.lammpsdata import write_lammps_data
 from matplotlib import __version__ as matplotlib_version
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from openmm import unit
 from orb_export.ase import OrbCalculator
-from orb_export.lammps import lammps
-from orb_export.openmm import OrbV3Force
-from pair_distribution import Peak, blocks_of, peak, radii
+from pair_distribution import BLOCKS, Peak, blocks_of, distances, maximum, peak, radii
 from tqdm import tqdm
+from water_engines import (
+    ENERGY_EVERY,
+    ENERGY_TIMESTEP,
+    EVERY,
+    TIMESTEP,
+    Setup,
+    energies_in,
+    lammps_energies,
+    lammps_frames,
+    openmm_frames,
+    samples_in,
+)
 
-ENGINES = ["LAMMPS", "OpenMM"]
+ENGINES = {"LAMMPS": lammps_frames, "OpenMM": openmm_frames}
 HELD_OUT = 16
-TEMPERATURE = 330.0  # K, of the data
-TIMESTEP, EVERY = 0.5, 40  # fs; steps between sampled frames
-SCREENING = ((0.02817, 0.20162), (0.28022, 0.4029), (0.50986, 0.94229), (0.18175, 3.1998))  # of ZBL
-CORE = 1.7, 2.3  # angstrom; ZBL between oxygens, switched off between the two
+SAVE_EVERY = 25  # sampled frames between savings of an unfinished run
 # Window of the cubic on either side of the largest bin, and where that is looked for, angstrom
 PAIRS = {"O-O": (8, 8, 0.2, (2.0, 3.5)), "O-H": (8, 1, 0.16, (1.4, 2.4)), "H-H": (1, 1, 0.2, (1.9, 3.0))}
 HIGHEST = {"O-O": 4.0, "O-H": 2.5, "H-H": 2.5}  # of the plots; the peaks of bonds are cut off
 REFERENCE = "reference"
 POSITION_BAR, HEIGHT_BAR = 0.03, 0.1  # of the first O-O peak: angstrom, relative
+NEAREST, BOND = 2.35, 1.25  # angstrom: of oxygens in the reference; hydrogens nearer to an oxygen are bound
 DRIFT_SKIP = 0.5  # ps at constant energy before the line is fitted
 
 
-def in_lammps(model: Path, start: Atoms, ensemble: str, folder: Path, seed: int) -> lammps:
-    """LAMMPS with the model, at the temperature of the data, ready to run."""
-    data = folder / "water.data"
-    with data.open("w") as file:
-        write_lammps_data(file, start, specorder=["O", "H"], masses=True)
-    lmp = lammps(cmdargs=["-log", "none", "-screen", "none"])
-    lmp.commands_list(
-        [
-            "units metal",
-            "atom_style atomic",
-            f"read_data {data}",
-            f"pair_style hybrid/overlay orbv3 threads 1 zbl {CORE[0]} {CORE[1]}",
-            f'pair_coeff * * orbv3 "{model}" O H',
-            "pair_coeff 1 1 zbl 8 8",
-            "neighbor 1.0 bin",
-            f"timestep {TIMESTEP * 1e-3}",
-            f"velocity all create {TEMPERATURE} {seed} mom yes dist gaussian",
-            f"fix md all {ensemble}",
-            "run 0 post no",
-        ]
-    )
-    return lmp
+class Run(NamedTuple):
+    """A trajectory after equilibration."""
+
+    temperatures: NDArray[np.float64]
+    frames: list[Atoms]
 
 
-def lammps_frames(
-    model: Path, start: Atoms, picoseconds: float, folder: Path
-) -> Iterator[tuple[float, NDArray[np.float64]]]:
-    """Temperature and positions every EVERY steps of a run at constant temperature."""
-    lmp = in_lammps(model, start, f"nvt temp {TEMPERATURE} {TEMPERATURE} 0.1", folder, seed=1)
-    for _ in range(steps_in(picoseconds) // EVERY):
-        lmp.command(f"run {EVERY} pre no post no")
-        positions = np.array(lmp.gather_atoms("x", 1, 3)).reshape(-1, 3)
-        yield lmp.get_thermo("temp"), positions
-    lmp.close()
-
-
-def openmm_frames(
-    model: Path, start: Atoms, picoseconds: float, folder: Path
-) -> Iterator[tuple[float, NDArray[np.float64]]]:
-    """The same in OpenMM."""
-    system = openmm.System()
-    for mass in start.get_masses():
-        system.addParticle(mass)
-    system.setDefaultPeriodicBoxVectors(*(start.cell.array / 10))
-    system.addForce(OrbV3Force(str(model), start.numbers, periodic=True, threads=1))
-    system.addForce(core(start.numbers))
-    integrator = openmm.LangevinMiddleIntegrator(
-        TEMPERATURE * unit.kelvin, 1 / unit.picosecond, TIMESTEP * unit.femtoseconds
-    )
-    integrator.setRandomNumberSeed(2)
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("CPU"))
-    context.setPositions(start.positions / 10)
-    context.setVelocitiesToTemperature(TEMPERATURE * unit.kelvin, 2)
-    per_kelvin = 1.5 * len(start) * unit.MOLAR_GAS_CONSTANT_R
-    for _ in range(steps_in(picoseconds) // EVERY):
-        integrator.step(EVERY)
-        state = context.getState(positions=True, energy=True)
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
-        yield state.getKineticEnergy() / per_kelvin / unit.kelvin, np.array(positions)
-
-
-def core(numbers: NDArray[np.int64]) -> openmm.CustomNonbondedForce:
-    """What `pair_style zbl` is in LAMMPS, but for the way it is switched off."""
-    screened = " + ".join(f"{factor} * exp(-{rate} * x)" for factor, rate in SCREENING)
-    length = 0.046850 / (2 * 8**0.23)  # nm, of two oxygens
-    force = openmm.CustomNonbondedForce(f"138.935458 * 64 / r * ({screened}); x = r / {length}")
-    force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
-    force.setUseSwitchingFunction(True)
-    force.setSwitchingDistance(CORE[0] / 10)
-    force.setCutoffDistance(CORE[1] / 10)
-    for _ in numbers:
-        force.addParticle([])
-    oxygens = np.flatnonzero(numbers == 8).tolist()
-    force.addInteractionGroup(oxygens, oxygens)
-    return force
-
-
-def steps_in(picoseconds: float) -> int:
-    return round(1000 * picoseconds / TIMESTEP)
-
-
-def trajectory(
-    engine: str, options: argparse.Namespace, start: Atoms
-) -> tuple[NDArray[np.float64], list[Atoms]]:
-    """Temperatures and frames after equilibration; from the work folder where they are there."""
-    path = options.work / f"{engine}.npz"
+def trajectory(engine: str, start: int, options: argparse.Namespace, frame: Atoms) -> Run:
+    """A run from a frame; from the work folder where it is there."""
+    path = options.work / f"{engine}_{start}.npz"
     if not path.exists():
-        run = {"LAMMPS": lammps_frames, "OpenMM": openmm_frames}[engine]
+        setup = Setup(options.model, frame, options.work, seed=start + 1, core=options.core)
         picoseconds = options.equilibration + (
             options.picoseconds if engine == "LAMMPS" else options.openmm_picoseconds
         )
-        total = steps_in(picoseconds) // EVERY
-        rows = list(tqdm(run(options.model, start, picoseconds, options.work), engine, total, leave=False))
-        temperatures, positions = zip(*rows, strict=True)
-        np.savez(path, temperatures=temperatures, positions=np.array(positions, dtype=np.float32))
+        total = samples_in(picoseconds)
+        temperatures, positions = [], []
+        for kelvin, x in tqdm(ENGINES[engine](setup, picoseconds), f"{engine} {start}", total, leave=False):
+            temperatures.append(kelvin)
+            positions.append(x.astype(np.float32))
+            so_far = path if len(positions) == total else path.with_stem(f"{path.stem}_so_far")
+            if so_far == path or len(positions) % SAVE_EVERY == 0:
+                np.savez(so_far, temperatures=temperatures, positions=positions)
     stored = np.load(path)
-    skip = steps_in(options.equilibration) // EVERY
-    frames = [Atoms(start.numbers, x, cell=start.cell, pbc=True) for x in stored["positions"][skip:]]
-    return stored["temperatures"][skip:], frames
+    skip = samples_in(options.equilibration)
+    frames = [Atoms(frame.numbers, x, cell=frame.cell, pbc=True) for x in stored["positions"][skip:]]
+    return Run(stored["temperatures"][skip:], frames)
 
 
-def drift(options: argparse.Namespace, start: Atoms) -> tuple[float, float]:
+def drift(options: argparse.Namespace, frame: Atoms) -> tuple[float, float]:
     """Slope and rms about it of the energy per atom at constant energy, meV/ps and meV."""
     path = options.work / "energies.npy"
     if not path.exists():
-        np.save(path, energies_at_constant_energy(options, start))
+        setup = Setup(options.model, frame, options.work, seed=3, core=options.core)
+        total = energies_in(options.drift_picoseconds)
+        found = lammps_energies(setup, options.drift_picoseconds)
+        np.save(path, list(tqdm(found, "constant energy", total, leave=False)))
     energies = np.load(path)
-    times = np.arange(len(energies)) * 10 * TIMESTEP / 1000
+    times = np.arange(len(energies)) * ENERGY_EVERY * ENERGY_TIMESTEP / 1000
     used = times >= DRIFT_SKIP
     line = np.polyfit(times[used], energies[used], 1)
     return float(line[0]), float(np.std(energies[used] - np.polyval(line, times[used])))
-
-
-def energies_at_constant_energy(options: argparse.Namespace, start: Atoms) -> list[float]:
-    """Total energy every 10 steps, meV/atom."""
-    lmp = in_lammps(options.model, start, "nve", options.work, seed=3)
-    energies = []
-    for _ in tqdm(range(steps_in(options.drift_picoseconds) // 10), "constant energy", leave=False):
-        lmp.command("run 10 pre no post no")
-        energies.append(1000 * lmp.get_thermo("etotal") / len(start))
-    lmp.close()
-    return energies
 
 
 def force_errors(model: Path, frames: list[Atoms]) -> str:
@@ -224,22 +149,50 @@ def verdict(name: str, found: Peak, reference: Peak) -> str:
     )
 
 
+def course(runs: dict[str, Run]) -> str:
+    """Table by block: height of the first O-O peak, near oxygens, broken molecules."""
+    rows = []
+    _, _, width, between = PAIRS["O-O"]
+    for name, run in runs.items():
+        heights = [maximum(block, width, between)[1] for block in blocks_of(run.frames, 8, 8)]
+        parts = np.array_split(np.arange(len(run.frames)), BLOCKS)
+        near = [np.mean([near_oxygens(run.frames[k]) for k in part]) for part in parts]
+        broken = [max(broken_molecules(run.frames[k]) for k in part) for part in parts]
+        rows.append([f"{name}: height of the first O-O peak", *(f"{height:.2f}" for height in heights)])
+        rows.append([f"pairs of oxygens below {NEAREST} Å in a frame", *(f"{mean:.2f}" for mean in near)])
+        rows.append(["molecules that are not whole, at most", *map(str, broken)])
+    return table(["block", *(str(block + 1) for block in range(BLOCKS))], rows)
+
+
+def near_oxygens(frame: Atoms) -> int:
+    """Pairs nearer than any of the reference."""
+    return int((distances(frame, 8, 8) < NEAREST).sum() - (frame.numbers == 8).sum()) // 2
+
+
+def broken_molecules(frame: Atoms) -> int:
+    """Oxygens that do not have two hydrogens."""
+    return int(((distances(frame, 8, 1) < BOND).sum(axis=1) != 2).sum())
+
+
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--core", action="store_true", help="a core between oxygens beside the model")
     parser.add_argument("--work", type=Path, default=Path("water_work"))
     parser.add_argument(
         "--output", type=Path, default=Path("water.md"), help="the plot goes into a folder beside"
     )
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
-    parser.add_argument("--picoseconds", type=float, default=25.0, help="LAMMPS, after equilibration")
-    parser.add_argument("--openmm-picoseconds", type=float, default=10.0)
-    parser.add_argument("--equilibration", type=float, default=2.0, help="ps")
-    parser.add_argument("--drift-picoseconds", type=float, default=5.0)
+    parser.add_argument("--starts", type=int, nargs="+", default=[0], help="frames, below 16")
+    parser.add_argument("--picoseconds", type=float, default=10.0, help="LAMMPS, after equilibration")
+    parser.add_argument("--openmm-picoseconds", type=float, default=1.0)
+    parser.add_argument("--equilibration", type=float, default=1.0, help="ps")
+    parser.add_argument("--drift-picoseconds", type=float, default=1.5)
     options = parser.parse_args()
+    if not all(0 <= start < HELD_OUT for start in options.starts):
+        parser.error(f"`--starts` is {options.starts} but must be from 0 to {HELD_OUT - 1}")
     options.model, options.work = options.model.resolve(), options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
     return options
@@ -248,23 +201,33 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     options = parsed()
     frames = read(options.data, ":")
-    parts = ["## Forces on the held-out frames\n", force_errors(options.model, frames[:HELD_OUT])]
-    sets, temperatures = {REFERENCE: frames}, []
-    for engine in options.engines:
-        found, sets[engine] = trajectory(engine, options, frames[0])
-        length = len(found) * EVERY * TIMESTEP / 1000
-        temperatures.append(f"{engine}: {length:g} ps, mean temperature {found.mean():.0f} K")
+    chosen = [("LAMMPS", start) for start in options.starts] + [("OpenMM", options.starts[0])]
+    runs = {
+        f"{engine}, frame {start}": trajectory(engine, start, options, frames[start])
+        for engine, start in chosen
+    }
+    slope, rms = drift(options, frames[options.starts[0]])
     plots = options.output.with_suffix("")
     plots.mkdir(parents=True, exist_ok=True)
-    parts += ["## Structure\n", structure(sets, plots / "pair_distributions.png")]
-    parts.append("; ".join(temperatures) + f", after {options.equilibration:g} ps that are left out.\n")
-    slope, rms = drift(options, frames[0])
-    parts += [
-        "## Constant energy\n",
-        f"{options.drift_picoseconds:g} ps in LAMMPS: drift {slope:+.3f} meV/atom/ps, ",
+    sets = {REFERENCE: frames} | {name: run.frames for name, run in runs.items()}
+    lengths = [
+        f"{name}: {len(run.frames) * EVERY * TIMESTEP / 1000:g} ps with {run.temperatures.mean():.0f} K"
+        for name, run in runs.items()
     ]
-    parts[-1] += f"rms about the line {rms:.3f} meV/atom.\n"
-    text = "\n".join(parts)
+    text = "\n".join(
+        [
+            "## Forces on the held-out frames\n",
+            force_errors(options.model, frames[:HELD_OUT]),
+            f"## Structure with {'a core' if options.core else 'the model alone'}\n",
+            "; ".join(lengths) + f" on average, after {options.equilibration:g} ps that are left out.\n",
+            structure(sets, plots / "pair_distributions.png"),
+            "Blocks of the runs in the order of time:\n",
+            course(runs),
+            "## Constant energy\n",
+            f"{options.drift_picoseconds:g} ps in LAMMPS: drift {slope:+.3f} meV/atom/ps, rms about the line "
+            f"{rms:.3f} meV/atom, after {DRIFT_SKIP:g} ps that are left out.\n",
+        ]
+    )
     print(text)
     options.output.write_text(f"# Liquid water\n\n{text}")
 
