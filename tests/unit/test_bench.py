@@ -86,8 +86,9 @@ def found_rows(**row):
         "steps": [step | row],
         "linearity": [{"model": "direct-20", "atoms": [2000, 20000], "seconds": [1.0, 10.1], "ratio": 10.1}],
         "memory": [
-            memory | {"program": "ours", "peak": 2e9, "ratio": 0.25},
-            memory | {"program": "orb-models", "peak": 5e9, "ratio": 1.0},
+            memory | {"program": "ours", "peak": 3e9, "limit": 0},
+            memory | {"program": "limited", "peak": 2e9, "limit": int(1e9)},
+            memory | {"program": "orb-models", "peak": 5e9, "limit": 0},
         ],
     }
 
@@ -99,7 +100,8 @@ def test_steps_and_peers_have_their_columns(tmp_path):
     assert "| direct-20 | 256 | 1000 | 0.20 (0.20) |" in page
     assert "vesin, ms (times as fast)" in page
     assert "t(20000) / t(2000) = 10.10 (bar 10.5)" in page
-    assert "| direct-inf | ours | 10000 | 1.00 | 2.00 | 1.00 | 0.25 | 3 |" in page
+    assert "| direct-inf | ours | 10000 | 1.00 | 3.00 | 2.00 | 0.50 (bar 0.25) | 3 |" in page
+    assert "| limited, at most 1 GB | 10000 | 1.00 | 2.00 | 1.00 | 0.25 (bar 0.25) | 3 |" in page
     assert len(report.write(found, tmp_path)) == 3
 
 
@@ -119,9 +121,15 @@ def test_results_of_several_runs_make_one_page():
     page = report.markdown(both)
     assert "| direct-20 | 256 | 1000 | 0.15 (0.20) | 0.40 (0.70) |" in page
     assert "| conservative-20 | 64 | 1000 | 0.20 (0.22) |  |" in page
-    other = found_rows() | {"machine": {"processor": "another"}}
-    with pytest.raises(ValueError, match="`add` is given but the results there are of another machine"):
-        report.merged(old, other)
+
+
+def test_results_of_another_machine_are_not_added_to(tmp_path):
+    assert report.previous(tmp_path, {}, "cpu") is None
+    report.write(found_rows(), tmp_path)
+    same = found_rows()["machine"] | {"vesin": "0.6"}
+    assert report.previous(tmp_path, same, "cpu") == found_rows()
+    with pytest.raises(ValueError, match=r"`add` is given but threads is 1 and that of the results in .* 2"):
+        report.previous(tmp_path, same | {"threads": 1}, "cpu")
 
 
 @pytest.fixture(scope="module")

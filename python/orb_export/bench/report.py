@@ -14,6 +14,9 @@ BARS = {
     "conservative": {"float32": 0.70, "float32-split": 0.40, "bfloat16": 0.22},
 }
 LINEARITY = 10.5
+MEMORY = 0.25  # of orb-models
+# what must be alike for results of several runs to be on one page
+_MACHINE = ("processor", "cores", "threads", "gpu", "torch", "orb_export", "device")
 # what tells the rows of each list apart
 _KEYS = {
     "graphs": ("atoms", "list"),
@@ -26,10 +29,6 @@ _KEYS = {
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _optional(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _steps(rows: Rows) -> str:
@@ -102,17 +101,21 @@ def _memory(rows: Rows) -> str:
         "of orb-models",
         "s",
     ]
-    cells = [
-        [
-            row["model"],
-            row["program"],
-            str(row["atoms"]),
-            *(f"{1e-9 * value:.2f}" for value in (row["before"], row["peak"], row["peak"] - row["before"])),
-            _optional(row["ratio"], ".2f"),
-            f"{row['seconds']:.0f}",
-        ]
-        for row in rows
-    ]
+    needed = {(row["program"], row["atoms"]): row["peak"] - row["before"] for row in rows}
+    cells = []
+    for row in rows:
+        need, peer = row["peak"] - row["before"], needed.get(("orb-models", row["atoms"]))
+        limit = f", at most {1e-9 * row['limit']:g} GB" if row["limit"] else ""
+        cells.append(
+            [
+                row["model"],
+                row["program"] + limit,
+                str(row["atoms"]),
+                *(f"{1e-9 * value:.2f}" for value in (row["before"], row["peak"], need)),
+                "" if peer is None else f"{need / peer:.2f} (bar {MEMORY:.2f})",
+                f"{row['seconds']:.0f}",
+            ]
+        )
     return _table(header, cells)
 
 
@@ -176,11 +179,24 @@ def _picture(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Software": f"matplotlib {matplotlib.__version__}"})
 
 
+def previous(folder: Path, machine: dict[str, Any], device: str) -> dict[str, Any] | None:
+    """Results in `folder` to add to, None without. ValueError if they are of another machine or software."""
+    file = folder / "bench.json"
+    if not file.is_file():
+        return None
+    old: dict[str, Any] = json.loads(file.read_text())
+    here, there = {**machine, "device": device}, {**old["machine"], "device": old["device"]}
+    if other := [name for name in _MACHINE if here.get(name) != there.get(name)]:
+        raise ValueError(
+            f"bench: `add` is given but {other[0]} is {here.get(other[0])} and that of the results in "
+            f"{str(folder)!r} {there.get(other[0])}"
+        )
+    return old
+
+
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Rows of both, the new ones where both have measured the same. ValueError for another machine."""
-    if old["machine"] != new["machine"] or old["device"] != new["device"]:
-        raise ValueError("bench: `add` is given but the results there are of another machine or software")
-    result = {**new}
+    """Rows of both, the new ones where both have measured the same."""
+    result = {**new, "machine": {**old["machine"], **new["machine"]}}
     for name, key in _KEYS.items():
         rows = {tuple(row[field] for field in key): row for row in [*old[name], *new[name]]}
         result[name] = list(rows.values())

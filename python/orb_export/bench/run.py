@@ -4,7 +4,7 @@ import datetime
 import importlib.util
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from .timing import least_times
 
 Progress = Callable[[str], None]
 PRECISIONS = ("float32", "float32-split", "bfloat16")
+MEMORY_OF = ("ours", "limited", "orb-models")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Plan:
     atoms: Sequence[int] = (64, 256, 1000)
     graph_atoms: Sequence[int] = (1000, 10000, 100000)
     memory_atoms: int = 0  # of direct-inf; 0: not measured
-    memory_limit: int = 1_000_000_000  # bytes, beside an evaluation without a limit
+    memory_of: Sequence[str] = ("ours", "limited")
+    memory_limit: int = 1_000_000_000  # bytes, of the limited one
     linearity: bool = False  # t(20000) / t(2000) of direct-20
     peers: bool = False
     repeats: int = 3
@@ -36,7 +38,12 @@ class Plan:
     keep: Path | None = None  # folder of artefacts, for the next time
 
     def __post_init__(self) -> None:
-        known = {"models": steps.MODELS, "precisions": PRECISIONS, "atoms": steps.SIZES}
+        known: dict[str, Iterable[object]] = {
+            "models": steps.MODELS,
+            "precisions": PRECISIONS,
+            "atoms": steps.SIZES,
+            "memory_of": MEMORY_OF,
+        }
         for field, values in known.items():
             if unknown := [value for value in getattr(self, field) if value not in values]:
                 raise ValueError(f"bench: `{field}` has {unknown} but must be of {list(values)}")
@@ -46,7 +53,7 @@ class Plan:
             )
         if self.repeats < 1:
             raise ValueError(f"bench: `repeats` is {self.repeats} but must be positive")
-        if self.peers and importlib.util.find_spec("orb_models") is None:
+        if (self.peers or "orb-models" in self.memory_of) and importlib.util.find_spec("orb_models") is None:
             raise ValueError("bench: `peers` needs orb-models: pip install orb-models==0.5.5 vesin matscipy")
 
 
@@ -164,17 +171,11 @@ def _linearity(plan: Plan, artefacts: Artefacts) -> dict[str, Any]:
 
 def _memory(plan: Plan, artefacts: Artefacts) -> list[dict[str, Any]]:
     model, size = "direct-inf", plan.memory_atoms
-    cases: dict[str, tuple[Path | None, int]] = {
-        "ours": (artefacts.file(model), 0),
-        f"ours, at most {plan.memory_limit / 1e9:g} GB": (artefacts.file(model), plan.memory_limit),
-    }
-    if plan.peers:
-        cases["orb-models"] = (None, 0)
     rows = []
-    for program, (file, limit) in cases.items():
+    for program in plan.memory_of:
+        file = None if program == "orb-models" else artefacts.file(model)
+        limit = plan.memory_limit if program == "limited" else 0
         artefacts.progress(f"memory of {model}, {size} atoms, {program}")
-        rows.append({"model": model, "program": program, **memory.measure(model, file, size, limit)})
-    peer = rows[-1]["peak"] - rows[-1]["before"] if plan.peers else None
-    for row in rows:
-        row["ratio"] = None if peer is None else (row["peak"] - row["before"]) / peer
+        found = memory.measure(model, file, size, limit)
+        rows.append({"model": model, "program": program, "limit": limit, **found})
     return rows

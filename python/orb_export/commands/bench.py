@@ -1,7 +1,6 @@
 """`orb-export bench`: speed and memory of this machine as tables."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -43,11 +42,17 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--memory-atoms", type=int, default=0, metavar="N", help="also peak memory of direct-inf with N atoms"
     )
     parser.add_argument(
+        "--memory-of",
+        nargs="+",
+        choices=("ours", "limited", "orb-models"),
+        help="default: ours, with and without a limit, and with --peers orb-models",
+    )
+    parser.add_argument(
         "--memory-limit",
         type=float,
         default=1e9,
         metavar="BYTES",
-        help="of the second of these evaluations (default: 1e9)",
+        help="of the limited evaluation (default: 1e9)",
     )
     parser.add_argument("--repeats", type=int, default=3, help="the least time counts (default: 3)")
     parser.add_argument("--warm-up", type=int, default=2, metavar="N", help="runs before (default: 2)")
@@ -66,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     import torch
 
-    from orb_export.bench import report
+    from orb_export.bench import machine, report
+    from orb_export.bench.run import MEMORY_OF, Plan, prepare
     from orb_export.bench.run import PRECISIONS as MEASURED
-    from orb_export.bench.run import Plan, prepare
     from orb_export.bench.run import run as measure
 
     device: str = args.device
@@ -85,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         atoms=tuple(args.atoms),
         graph_atoms=tuple(args.graph_atoms),
         memory_atoms=args.memory_atoms,
+        memory_of=tuple(args.memory_of or MEMORY_OF[: 3 if args.peers else 2]),
         memory_limit=int(args.memory_limit),
         linearity=args.linearity,
         peers=args.peers,
@@ -96,9 +102,11 @@ def run(args: argparse.Namespace) -> int:
     if args.prepare:
         prepare(plan, _progress)
         return 0
+    # before anything is measured: it may be refused
+    old = report.previous(args.output, machine.describe(), device) if args.add else None
     found = measure(plan, _progress)
-    if args.add and (args.output / "bench.json").is_file():
-        found = report.merged(json.loads((args.output / "bench.json").read_text()), found)
+    if old is not None:
+        found = report.merged(old, found)
     paths = report.write(found, args.output)
     print(report.markdown(found))
     print(f"saved as {', '.join(map(str, paths))}")
