@@ -1,5 +1,6 @@
 """New models before the first step. Oracles: the labels that they were made for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from orb_export import checkpoint
 from orb_export.train.catalog import StructureSet
 from orb_export.train.config import parse_config
 from orb_export.train.initial import FORCE_SHARE, initial_model
 from orb_export.train.report import evaluate
+
+from tests.artefacts import tiny_model
 
 
 def crystals(folder: Path, energy_scale: float) -> Path:
@@ -41,3 +45,15 @@ def test_forces_begin_at_a_share_of_the_labels_and_energies_near_them(tmp_path, 
     share = np.sqrt((found.forces[:, 3:] ** 2).mean() / (found.forces[:, :3] ** 2).mean())
     assert FORCE_SHARE * (1 - 1e-4) < share < 2
     assert np.abs(found.energy[:, 1] - found.energy[:, 0]).max() < 0.1  # eV/atom
+
+
+@pytest.mark.parametrize(("elements", "admitted"), [("kept", (3, 13, 29)), ("data", (13,))])
+def test_a_continued_model_admits_the_elements_of_the_old_one_or_of_the_data(tmp_path, elements, admitted):
+    path = crystals(tmp_path, 1.0)
+    old = tiny_model("conservative")
+    old.config = replace(old.config, elements=(3, 13, 29))
+    checkpoint.save(old, tmp_path / "old.safetensors")
+    start = {"model": str(tmp_path / "old.safetensors"), "elements": elements}
+    config = parse_config({"data": {"train": [str(path)]}, "start": start}, "test")
+    structures = StructureSet([str(path)], config.data, 120, False)
+    assert initial_model(config, structures, structures.catalog).config.known_elements == admitted

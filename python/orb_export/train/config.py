@@ -76,6 +76,9 @@ class StartOptions(Options):
     weights: str | None = None  # local file of a family name
     max_neighbors: PositiveInt | None = None  # of a checkpoint with an unknown name
     transfer: Literal["all", "trunk"] = "all"  # trunk: everything but the heads, as after pretraining
+    elements: Literal["kept", "data"] = (
+        "kept"  # that the new model admits: all of the old one's or the data's
+    )
 
 
 class DataOptions(Options):

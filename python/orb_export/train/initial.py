@@ -107,7 +107,9 @@ def _continued(model: OrbV3, config: TrainConfig, catalog: Catalog) -> OrbV3:
         raise ValueError(
             f"train: `start.model` does not know atomic numbers {unknown}, which occur in the data"
         )
-    copy = OrbV3(renamed(model.config, config, model.config.elements)).to(model.dtype)
+    narrowed = config.start is not None and config.start.elements == "data"
+    elements = catalog.elements if narrowed else model.config.elements
+    copy = OrbV3(renamed(model.config, config, elements)).to(model.dtype)
     copy.load_state_dict(model.state_dict())
     return copy
 
