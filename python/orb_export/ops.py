@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["library_path", "radius_graph"]
+__all__ = ["library_path", "radius_graph", "splits_products"]
 
 _LIBRARY = "liborb_export_runtime.so"
 
@@ -29,6 +29,17 @@ def library_path() -> Path:
 
 
 torch.ops.load_library(library_path())  # type: ignore[no-untyped-call]
+
+
+def splits_products() -> bool:
+    """Whether precision float32-split computes three bfloat16 products for each float32 one in this process.
+
+    True on processors with AMX; elsewhere plain float32 is faster, and that is what is computed. The
+    environment variable ORB_EXPORT_SPLIT (auto, always, never) decides otherwise; it is read once. Raises
+    ValueError for other values.
+    """
+    result: bool = torch.ops.orb_export.splits_products()
+    return result
 
 
 def radius_graph(

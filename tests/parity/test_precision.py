@@ -12,12 +12,12 @@ import torch
 from ase import units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
-from orb_export import artefact, cli
+from orb_export import artefact, cli, ops
 from orb_export.ase import OrbCalculator
 from orb_export.contract import MAX_ATOMIC_NUMBER
 from orb_export.export import export_model, verify
 from orb_export.export.packed import packed
-from orb_export.export.precision import REDUCED, in_float64, rattled_crystals
+from orb_export.export.precision import accuracy, in_float64, rattled_crystals
 from orb_export.export.sources import load_source
 from orb_export.model import OrbConfig, OrbV3
 
@@ -27,11 +27,11 @@ from tests.artefacts import tiny_model
 from tests.reference.stored_cases import CAPS, MODELS, largest_error
 
 FLOAT32_BAR = 1e-5  # relative to 1 + |x|, as for float32 itself
-CHANGES_WITH_PRECISION = {"float32-split": 1e-8, "bfloat16": 1e-5}
+CHANGES_WITH_PRECISION = {"three-bfloat16": 1e-8, "bfloat16": 1e-5}
 
 
 @pytest.mark.parametrize("cap", CAPS)
-@pytest.mark.parametrize("precision", ["float32", "float32-split"])
+@pytest.mark.parametrize("precision", ["float32", "three-bfloat16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_float32_and_split_float32_equal_upstream(stored, name, precision, cap):
     model = packed(stored.model(name, torch.float32, cap), precision)
@@ -54,7 +54,7 @@ def test_float32_and_split_float32_equal_upstream(stored, name, precision, cap):
 def test_split_float32_keeps_the_bars_of_float32_at_full_size(kind):
     torch.manual_seed(3)
     model = OrbV3(OrbConfig(kind, max_neighbors=20)).eval()
-    split, exact = packed(model, "float32-split"), in_float64(model)
+    split, exact = packed(model, "three-bfloat16"), in_float64(model)
     bars = verify.TOLERANCES["float32"]
     crystal = bulk("Cu", "fcc", a=3.61) * (2, 2, 2)
     crystal.rattle(0.1, seed=1)
@@ -62,7 +62,9 @@ def test_split_float32_keeps_the_bars_of_float32_at_full_size(kind):
         found, expected = verify.eager_results(split, atoms), verify.eager_results(exact, atoms)
         for quantity, error in verify.differences(found, expected, len(atoms)).items():
             bar = getattr(bars, quantity)
-            assert within("full-size float32-split against float64", quantity, error, bar), quantity
+            assert within("full-size float32-split, three products, against float64", quantity, error, bar), (
+                quantity
+            )
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,32 @@ def test_record_states_precision_and_accuracy(file, capsys):
     assert f"against float64 on {len(crystals)} rattled crystals" in shown
 
 
+@pytest.fixture(scope="module")
+def split_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("precision") / "split.pt2"
+    model = tiny_model("direct", dtype=torch.float32)
+    export_model(model, path, precision="float32-split", verified=True, with_steps=False)
+    return path
+
+
+def test_accuracy_of_split_float32_is_that_of_three_products(split_file, capsys):
+    record = artefact.read_metadata(split_file)
+    crystals = rattled_crystals(record["elements"])
+    exact = [
+        verify.eager_results(in_float64(tiny_model("direct", dtype=torch.float32)), atoms)
+        for atoms in crystals
+    ]
+    errors = {}
+    for always in (False, True):
+        found = verify.artefact_results(split_file, crystals, always_split=always)
+        errors[always] = accuracy(crystals, found, exact, "rattled crystals")["forces_mean"]
+    assert record["accuracy"]["forces_mean"] == pytest.approx(errors[True])
+    assert (errors[False] != errors[True]) == (not ops.splits_products())
+    assert cli.main(["info", str(split_file)]) == 0
+    here = "three bfloat16 products for each float32 one" if ops.splits_products() else "plain float32"
+    assert f"precision     float32-split, on this processor {here}\n" in capsys.readouterr().out
+
+
 def close(found: dict[str, Any], expected: dict[str, Any], n_atoms: int) -> bool:
     """Rounded at the same places, but now and then to different sides."""
     bars = verify.TOLERANCES["bfloat16"]
@@ -157,13 +185,20 @@ def test_two_processes_give_what_one_gives_in_a_reduced_precision(file, redundan
     assert close(found, potential._compiled.evaluate(*whole.arguments()), len(crystal))
 
 
-@pytest.mark.parametrize("precision", REDUCED)
+@pytest.mark.parametrize("precision", CHANGES_WITH_PRECISION)
 def test_each_precision_is_another_function(precision):
     """Fails where the choice is not passed on."""
     model, atoms = tiny_model("conservative", dtype=torch.float32), verify.structures()[-1]
     plain = verify.eager_results(packed(model), atoms)["forces"]
     reduced = verify.eager_results(packed(model, precision), atoms)["forces"]
     assert np.abs(plain - reduced).max() > CHANGES_WITH_PRECISION[precision]
+
+
+def test_split_float32_is_what_this_processor_computes_fastest():
+    model, atoms = tiny_model("conservative", dtype=torch.float32), verify.structures()[-1]
+    found = verify.eager_results(packed(model, "float32-split"), atoms)["forces"]
+    same = "three-bfloat16" if ops.splits_products() else "float32"
+    np.testing.assert_array_equal(found, verify.eager_results(packed(model, same), atoms)["forces"])
 
 
 def test_reduced_precision_needs_aoti_on_the_cpu(tmp_path):

@@ -13,7 +13,7 @@ from tests.artefacts import tiny_model
 
 ATOMS, EDGES, CHANNELS, HIDDEN = 5, 70, 16, 32
 # largest error relative to the largest number, as for a perceptron alone
-BARS = {"float32": 5e-6, "float32-split": 5e-5, "bfloat16": 2e-2}
+BARS = {"float32": 5e-6, "float32-split": 5e-5, "three-bfloat16": 5e-5, "bfloat16": 2e-2}
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
-// Weights in the order that blocked matrix products read them, in one of three precisions.
+// Weights in the order that blocked matrix products read them.
 //
-//   float32         (panels, K, 64)
-//   bfloat16        (panels, K', 64): pairs of rows interleaved, K' = K rounded up to even
-//   float32-split   (2, panels, K', 64): the same of the rounded weights, and of what rounding lost
+//   float32          float32 (panels, K, 64)
+//   bfloat16         bfloat16 (panels, K', 64): pairs of rows interleaved, K' = K rounded up to even
+//   three-bfloat16   bfloat16 (2, panels, K', 64): the same of the rounded weights, and of what rounding lost
+//   float32-split    float32 (1, panels, K, 64): as float32 or as three-bfloat16, whichever is faster here
 //
 // A product of split numbers is high.high + high.low + low.high, accumulated in float32: the relative error
-// of each factor is 2^-16, and on processors with bfloat16 units (AMX) it is faster than float32.
+// of each factor is 2^-16. It pays where the processor multiplies bfloat16 numbers more than three times as
+// fast as float32 ones, which is where it has AMX.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,8 +27,7 @@ struct RowsIn {
 
 class Packed {
  public:
-  // A view of a packed tensor, which must outlive it; (inner, outputs) is the shape of the matrix. Throws
-  // c10::Error if it is none.
+  // Of a packed tensor; (inner, outputs) is the shape of the matrix. Throws c10::Error if it is none.
   Packed(const at::Tensor &packed, int64_t inner, int64_t outputs);
   Precision precision() const { return precision_; }
   int64_t panels() const { return panels_; }
@@ -36,8 +37,12 @@ class Packed {
  private:
   Precision precision_;
   int64_t inner_, panels_;
-  const at::Tensor &packed_;
+  at::Tensor packed_;
 };
+
+// Whether float32-split means three products of bfloat16 numbers: on processors with AMX, or as the
+// environment variable ORB_EXPORT_SPLIT says, always or never. Decided once. Throws c10::ValueError.
+bool splits_products();
 
 // Hands the matrix units of this thread back after its last multiply().
 void release_matrix_units();

@@ -92,12 +92,22 @@ def _accuracy(record: dict[str, Any]) -> str:
     return f"against float64 on {accuracy['structures']} {accuracy['set']}: energy {energy}, forces {forces}"
 
 
+def _precision(record: dict[str, Any]) -> str:
+    precision: str = record.get("precision", record["dtype"])
+    if precision != "float32-split":
+        return precision
+    from orb_export.ops import splits_products
+
+    here = "three bfloat16 products for each float32 one" if splits_products() else "plain float32"
+    return f"{precision}, on this processor {here}"
+
+
 def _summary(record: dict[str, Any]) -> dict[str, str]:
     return {
         "model": f"{record['model']} ({record['kind']})",
         "description": record["description"],
         "format": f"{record['format']}, schema {record['schema_version']}",
-        "precision": record.get("precision", record["dtype"]),
+        "precision": _precision(record),
         "device": f"{record['device']}, {record['arch']['machine']} {' '.join(record['arch']['features'])}",
         "neighbors": f"{record['max_neighbors']} nearest within {record['cutoff']:g} Å",
         "elements": _elements(record["elements"]),

@@ -23,7 +23,7 @@ Rows = tuple[Tensor, Tensor | None]  # a table (N, H) and the row of it that eac
 
 
 def _slope_dtype(weight: Tensor) -> torch.dtype:
-    bfloat16 = weight.dtype == torch.bfloat16 and weight.dim() == 3  # float32-split has a fourth axis
+    bfloat16 = weight.dtype == torch.bfloat16 and weight.dim() == 3  # split numbers have a fourth axis
     return torch.bfloat16 if bfloat16 else torch.float32
 
 
@@ -201,7 +201,8 @@ class PackedBlock(nn.Module):
 def packed(model: OrbV3, precision: str = "float32") -> OrbV3:
     """A copy of a float32 model on the CPU for inference whose perceptrons are packed.
 
-    `precision`: float32, float32-split or bfloat16, of the matrix products of edges.
+    `precision` of the matrix products of edges: float32, bfloat16, float32-split, or three-bfloat16, which is
+    what float32-split means on processors with AMX (`ops.splits_products`).
     """
     register_fakes()
     model = copy.deepcopy(model).requires_grad_(False)

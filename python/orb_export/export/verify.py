@@ -4,6 +4,7 @@ Run as `python -m orb_export.export.verify FILE STRUCTURES RESULTS` this module 
 the structures of an ASE .traj file and writes an .npz file. It knows nothing of the model.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -75,12 +76,17 @@ def structures(elements: Sequence[int] = range(1, MAX_ATOMIC_NUMBER + 1)) -> "li
     return list(named.values())
 
 
-def eager_model(model: "OrbV3", precision: str) -> "OrbV3":
-    """What an artefact of this precision must equal: the model, or one that rounds where it does."""
+def eager_model(model: "OrbV3", precision: str, always_split: bool = False) -> "OrbV3":
+    """What an artefact of this precision must equal: the model, or one that rounds where it does.
+
+    `always_split`: float32-split as processors with AMX compute it.
+    """
     from orb_export.export.packed import packed
     from orb_export.export.precision import REDUCED
 
-    return packed(model, precision) if precision in REDUCED else model
+    if precision not in REDUCED:
+        return model
+    return packed(model, "three-bfloat16" if always_split and precision == "float32-split" else precision)
 
 
 def eager_results(model: "OrbV3", atoms: "Atoms") -> dict[str, np.ndarray]:
@@ -95,8 +101,13 @@ def eager_results(model: "OrbV3", atoms: "Atoms") -> dict[str, np.ndarray]:
     return {name: value if name in ("forces", "confidence") else value[0] for name, value in arrays.items()}
 
 
-def artefact_results(file: Path, images: "Sequence[Atoms]") -> list[dict[str, np.ndarray]]:
-    """Results of an artefact in a new process. Raises RuntimeError with that process's last words."""
+def artefact_results(
+    file: Path, images: "Sequence[Atoms]", always_split: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """Results of an artefact in a new process. Raises RuntimeError with that process's last words.
+
+    `always_split`: as for `eager_model`.
+    """
     import ase.io
 
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +115,8 @@ def artefact_results(file: Path, images: "Sequence[Atoms]") -> list[dict[str, np
         bare = [atoms.copy() for atoms in images]
         ase.io.write(inputs, bare)
         command = [sys.executable, "-m", __name__, str(file), str(inputs), str(outputs)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = {**os.environ, **({"ORB_EXPORT_SPLIT": "always"} if always_split else {})}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
             raise RuntimeError(f"verify: `{file}` cannot be evaluated in a fresh process: {last}")
@@ -134,6 +146,7 @@ def verification_and_accuracy(
     """The entries `verification` and `accuracy` of the record of a new artefact, from one fresh process.
 
     `validation`: structures to measure the accuracy on; default: rattled crystals of the model's elements.
+    float32-split enters as processors with AMX compute it, the less accurate of its two ways.
     """
     from orb_export.export.precision import accuracy, in_float64, rattled_crystals
 
@@ -143,8 +156,8 @@ def verification_and_accuracy(
     validation = rattled_crystals(elements) if validation is None else list(validation)
     if not validation:
         raise ValueError("export: `validation` has no structures")
-    found = artefact_results(file, [*images, *validation])
-    eager, exact = eager_model(model, precision), in_float64(model)
+    found = artefact_results(file, [*images, *validation], always_split=True)
+    eager, exact = eager_model(model, precision, always_split=True), in_float64(model)
     expected = [eager_results(eager, atoms) for atoms in images]
     exact_results = [eager_results(exact, atoms) for atoms in validation]
     return {
