@@ -26,6 +26,7 @@ struct PairOrbV3::Impl {
     int threads = 0;        // 0: OMP_NUM_THREADS where LAMMPS took it up, else torch's choice
     double memory = 0.0;    // GB that an evaluation may use; 0: no limit
     std::string exchange = "auto";    // or reverse or redundant: how ranks share edges
+    std::string program = "auto";     // or whole or steps: what gives forces on one rank
     bool timing = false;              // a table at the end of each run
   } settings;
 

@@ -51,8 +51,8 @@ void PairOrbV3::settings(int narg, char **arg)
 int PairOrbV3::read_setting(int narg, char **arg)
 {
   const std::string keyword = arg[0];
-  const auto known = {"device", "skin",     "charge", "spin",        "threads",
-                      "memory", "exchange", "timing", "uncertainty", "deviation"};
+  const auto known = {"device",   "skin",    "charge", "spin",        "threads",  "memory",
+                      "exchange", "program", "timing", "uncertainty", "deviation"};
   if (std::find(known.begin(), known.end(), keyword) == known.end())
     error->all(FLERR, "Unknown pair_style orbv3 keyword: " + keyword);
   if (keyword == "deviation") return 1 + impl->ensemble.read_setting(narg - 1, arg + 1);
@@ -87,6 +87,12 @@ int PairOrbV3::read_setting(int narg, char **arg)
     if (std::find(schemes.begin(), schemes.end(), settings.exchange) == schemes.end())
       error->all(FLERR, std::string("Pair style orbv3 exchange is ") + value +
                             " but must be auto, reverse or redundant");
+  } else if (keyword == "program") {
+    settings.program = value;
+    const auto programs = {"auto", "whole", "steps"};
+    if (std::find(programs.begin(), programs.end(), settings.program) == programs.end())
+      error->all(FLERR, std::string("Pair style orbv3 program is ") + value +
+                            " but must be auto, whole or steps");
   } else if (keyword == "timing") {
     settings.timing = utils::logical(FLERR, value, false, lmp);
   } else {
@@ -178,6 +184,7 @@ void PairOrbV3::open_model(const std::string &path)
       options.device += "/" + std::to_string(place_on_machine);
     options.threads = impl->threads;
     options.memory_limit = std::llround(BYTES_PER_GB * settings.memory);
+    options.program = settings.program;
     impl->potential = orbv3::backend().load(impl->path, options);
   });
   stop_if_failed();

@@ -12,7 +12,7 @@
 using namespace LAMMPS_NS;
 
 namespace {
-constexpr int RESTART_FORMAT = 4;
+constexpr int RESTART_FORMAT = 5;
 
 // Fixed-size pieces of a restart file: written by rank 0, read by rank 0 and passed on.
 template <typename T> void put(FILE *fp, const T &value)
@@ -81,6 +81,7 @@ void PairOrbV3::write_restart_settings(FILE *fp)
   put(fp, settings.threads);
   put(fp, settings.memory);
   put(fp, settings.exchange);
+  put(fp, settings.program);
   put(fp, static_cast<int>(settings.timing));
   const auto &rules = impl->uncertainty.rules();
   put(fp, static_cast<int>(rules.size()));
@@ -108,6 +109,7 @@ void PairOrbV3::read_restart_settings(FILE *fp)
   settings.threads = reader.value<int>();
   settings.memory = reader.value<double>();
   settings.exchange = reader.text();
+  settings.program = reader.text();
   settings.timing = reader.value<int>() != 0;
   std::vector<orbv3::Uncertainty::Rule> rules(reader.value<int>());
   for (auto &rule : rules) {

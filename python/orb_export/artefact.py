@@ -117,13 +117,16 @@ class Potential:
         threads: int = 0,
         memory_limit: int | None = None,
         program: str = "auto",
+        cuda_graphs: bool = True,
     ) -> None:
         import torch  # noqa: F401  (its libraries must be in the process before ours)
 
         from orb_export._core import load_potential
 
         self.path = Path(path)
-        self._compiled = load_potential(str(path), device, threads, memory_limit or 0, program)
+        self._compiled = load_potential(
+            str(path), device, threads, memory_limit or 0, program, cuda_graphs=cuda_graphs
+        )
         self.metadata: dict[str, Any] = json.loads(self._compiled.metadata_json)
 
     @property
@@ -186,14 +189,16 @@ def load(
     threads: int = 0,
     memory_limit: int | None = None,
     program: str = "auto",
+    cuda_graphs: bool = True,
 ) -> Potential:
     """Open an artefact written by `orb-export export`.
 
     `device`: auto (the one it was made for), cpu, cuda or cuda:N. `threads`: of torch in this process; 0
     keeps torch's choice. `memory_limit`: bytes that an evaluation may use beyond the weights and its inputs;
     what needs more is done in parts, which takes longer. `program`: what gives forces where the limit
-    permits, whole, steps or auto, the faster for the number of edges (docs/artefact.md, Steps). Raises
-    ValueError when the file is no artefact, is damaged, or was made for another schema, torch version, device
-    or processor; the message names both sides.
+    permits, whole, steps or auto, the faster for the number of edges (docs/artefact.md, Steps).
+    `cuda_graphs`: on a GPU, without a memory limit, kernels are captured and replayed. Raises ValueError when
+    the file is no artefact, is damaged, or was made for another schema, torch version, device or processor;
+    the message names both sides.
     """
-    return Potential(path, device, threads, memory_limit, program)
+    return Potential(path, device, threads, memory_limit, program, cuda_graphs)

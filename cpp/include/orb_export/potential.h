@@ -100,6 +100,8 @@ struct Options {
   int64_t memory_limit = 0;       // bytes that an evaluation may use beyond the weights; 0: no limit
   // What gives forces in one process where the limit permits: whole | steps | auto, the faster of the two.
   std::string program = "auto";
+  // On a GPU: captures the kernels of an evaluation and replays them, which is faster for small systems.
+  bool cuda_graphs = true;
 };
 
 // Bytes of torch's tensors at the worst moment of an evaluation, beyond weights and inputs, a little

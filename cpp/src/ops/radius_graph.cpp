@@ -75,7 +75,7 @@ Outputs radius_graph_device(const Tensor &positions, const Tensor &cell, const T
                             double cutoff, int64_t max_neighbors) {
   check_inputs(positions, cell, periodic);
   try {
-    const auto found = radius_graph_on_device(positions, to_box(cell, periodic), cutoff, max_neighbors);
+    const auto found = radius_graph_on_device(positions, to_box(cell, periodic), cutoff, max_neighbors, true);
     return {at::stack({found.centers, found.neighbors}), found.shifts, found.vectors};
   } catch (const std::invalid_argument &error) {
     TORCH_CHECK_VALUE(false, error.what());

@@ -209,8 +209,8 @@ void check(const Tensor &positions, double cutoff) {
 
 }    // namespace
 
-TensorEdges radius_graph_on_device(const Tensor &given, const Box &box, double cutoff,
-                                   int64_t max_neighbors) {
+TensorEdges radius_graph_on_device(const Tensor &given, const Box &box, double cutoff, int64_t max_neighbors,
+                                   bool with_shifts) {
   const Tensor positions = given.detach().contiguous();
   check(positions, cutoff);
   const Lattice lattice(box);
@@ -237,8 +237,9 @@ TensorEdges radius_graph_on_device(const Tensor &given, const Box &box, double c
     centers.push_back(from.index_select(0, kept));
     vectors.push_back(vector.index_select(0, kept));
     neighbors.push_back(to.index_select(0, near.index_select(0, kept)));
-    shifts.push_back(shift.index_select(0, near.index_select(0, kept)));
+    if (with_shifts) shifts.push_back(shift.index_select(0, near.index_select(0, kept)));
   }
+  if (!with_shifts) return {at::cat(centers), at::cat(neighbors), {}, at::cat(vectors)};
   // from reduced lattice vectors to those of the box; small integers, exact in float64 (which devices
   // multiply)
   std::array<Vector3, 3> combination{};

@@ -11,7 +11,7 @@ namespace orb_export {
 
 struct TensorEdges {
   at::Tensor centers, neighbors;    // (E) int64
-  at::Tensor shifts;                // (E, 3) int64
+  at::Tensor shifts;                // (E, 3) int64, undefined without `with_shifts`
   at::Tensor vectors;               // (E, 3) float64
 };
 
@@ -19,6 +19,6 @@ struct TensorEdges {
 // 3) float64 on any device, where everything of an atom's size stays. Deterministic. Throws
 // std::invalid_argument as that does.
 TensorEdges radius_graph_on_device(const at::Tensor &positions, const Box &box, double cutoff,
-                                   int64_t max_neighbors);
+                                   int64_t max_neighbors, bool with_shifts);
 
 }    // namespace orb_export

@@ -169,17 +169,18 @@ void bind_potential(py::module_ &m) {
   m.def(
       "load_potential",
       [](const std::string &path, const std::string &device, int threads, int64_t memory_limit,
-         const std::string &program) {
+         const std::string &program, bool cuda_graphs) {
         py::gil_scoped_release release;
         Options options;
         options.device = device;
         options.threads = threads;
         options.memory_limit = memory_limit;
         options.program = program;
+        options.cuda_graphs = cuda_graphs;
         return load_potential(path, options);
       },
       py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0, py::arg("memory_limit") = 0,
-      py::arg("program") = "auto");
+      py::arg("program") = "auto", py::arg("cuda_graphs") = true);
   m.def("runtime_versions", [] {
     const Runtime *runtime = orb_export_runtime();
     py::dict versions;

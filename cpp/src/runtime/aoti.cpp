@@ -14,8 +14,8 @@ namespace {
 
 class AotiBackend : public Backend {
  public:
-  AotiBackend(const std::string &path, int device)
-      : loader_(path, "model", /*run_single_threaded=*/false, /*num_runners=*/1,
+  AotiBackend(const std::string &path, int device, bool one_thread)
+      : loader_(path, "model", /*run_single_threaded=*/one_thread, /*num_runners=*/1,
                 static_cast<c10::DeviceIndex>(device)) {}
 
   std::vector<at::Tensor> run(std::vector<at::Tensor> inputs) override {
@@ -70,9 +70,9 @@ std::unique_ptr<Steps> open_aoti_steps(const std::string &path, const Metadata &
   return std::make_unique<AotiSteps>(path, metadata, device);
 }
 
-std::unique_ptr<Backend> open_aoti(const std::string &path, int device) {
+std::unique_ptr<Backend> open_aoti(const std::string &path, int device, bool one_thread) {
   try {
-    return std::make_unique<AotiBackend>(path, device);
+    return std::make_unique<AotiBackend>(path, device, one_thread);
   } catch (const std::exception &error) {
     throw std::invalid_argument("load: `" + path +
                                 "` cannot be opened by AOTInductor: " + short_message(error));

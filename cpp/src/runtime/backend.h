@@ -19,7 +19,8 @@ class Backend {
 };
 
 // Throw std::invalid_argument when torch cannot open the file. `device` is -1 for the CPU, else a CUDA index.
-std::unique_ptr<Backend> open_aoti(const std::string &path, int device);
+// `one_thread`: evaluations do not overlap, and leave no events on the device, which graphs cannot have.
+std::unique_ptr<Backend> open_aoti(const std::string &path, int device, bool one_thread);
 std::unique_ptr<Backend> open_torchscript(const std::string &path, int device);
 
 }    // namespace orb_export

@@ -94,7 +94,7 @@ const Result *OnDevice::known(const Conditions &conditions, const Request &reque
 
 Result OnDevice::compute(const Conditions &conditions, const Request &request) {
   const auto edges =
-      radius_graph_on_device(positions_, conditions.box, metadata_.cutoff, metadata_.max_neighbors);
+      radius_graph_on_device(positions_, conditions.box, metadata_.cutoff, metadata_.max_neighbors, false);
   const auto scalar = positions_.options();
   const auto outputs = backend_.run({numbers_, edges.centers, edges.neighbors, edges.vectors,
                                      at::scalar_tensor(conditions.charge, scalar),

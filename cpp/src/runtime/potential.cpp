@@ -5,6 +5,7 @@
 
 #include "assemble.h"
 #include "backend.h"
+#include "captured.h"
 #include "chain.h"
 #include "container.h"
 #include "graph_checks.h"
@@ -22,6 +23,17 @@
 namespace orb_export {
 namespace {
 
+// On a GPU through graphs, unless memory is limited: they keep theirs.
+std::unique_ptr<Backend> open_backend(const std::string &path, const Metadata &metadata, int device,
+                                      const Options &options) {
+  const bool wanted = device >= 0 && options.cuda_graphs && options.memory_limit == 0;
+  MakeGraph make_graph = wanted ? graphs_of(torch_device(device)) : MakeGraph();
+  auto backend = metadata.format == "aoti" ? open_aoti(path, device, make_graph != nullptr)
+                                           : open_torchscript(path, device);
+  if (!make_graph) return backend;
+  return through_graphs(std::move(backend), std::move(make_graph), metadata);
+}
+
 class CompiledPotential : public Potential {
  public:
   CompiledPotential(const std::string &path, Metadata metadata, int device, const Options &options)
@@ -30,7 +42,7 @@ class CompiledPotential : public Potential {
         device_(device),
         memory_limit_(options.memory_limit),
         program_(options.program),
-        backend_(metadata_.format == "aoti" ? open_aoti(path, device) : open_torchscript(path, device)) {}
+        backend_(open_backend(path, metadata_, device, options)) {}
 
   const Metadata &metadata() const override { return metadata_; }
 

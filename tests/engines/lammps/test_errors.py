@@ -63,6 +63,7 @@ def test_the_script_itself_runs(model, capfd):
         ({"style": "pair_style orbv3 memory 1e-7"}, "`memory_limit` is 100 bytes but"),
         ({"style": "pair_style orbv3 exchange"}, "pair_style orbv3 exchange command: missing argument"),
         ({"style": "pair_style orbv3 exchange x"}, "exchange is x but must be auto, reverse or redundant"),
+        ({"style": "pair_style orbv3 program x"}, "program is x but must be auto, whole or steps"),
         ({"style": "pair_style orbv3 timing maybe"}, "Expected boolean parameter instead of 'maybe'"),
         ({"style": "pair_style orbv3 threads -1"}, "threads is -1 but must not be negative"),
         ({"style": "pair_style orbv3 skin far"}, "Expected floating point parameter instead of 'far'"),
