@@ -33,8 +33,9 @@ Evaluation::Evaluation(const OrbV3Force &force)
       spin_(force.hasChargeAndSpin() ? force.getSpinParameter() : ""),
       limited_(force.getMemoryLimit() > 0) {
   try {
-    potential_ = open_potential({force.getArtefact(), force.getSha256(), force.getContent()},
-                                {force.getDevice(), force.getThreads(), force.getMemoryLimit()});
+    potential_ =
+        open_potential({force.getArtefact(), force.getSha256(), force.getContent()},
+                       {force.getDevice(), force.getThreads(), force.getMemoryLimit(), force.getProgram()});
   } catch (const std::exception &failure) {
     fail(failure.what());
   }

@@ -70,6 +70,10 @@ class ORB_EXPORT_API OrbV3Force : public OpenMM::Force {
   int64_t getMemoryLimit() const { return memoryLimit_; }
   void setMemoryLimit(int64_t bytes) { memoryLimit_ = bytes; }
 
+  /** auto, the default, whole or steps: what gives forces on the CPU, where the memory limit permits. */
+  const std::string &getProgram() const { return program_; }
+  void setProgram(const std::string &program) { program_ = program; }
+
   /** Threads of torch in this process and of the edge search; 0, the default: their own choice. */
   int getThreads() const { return threads_; }
   void setThreads(int threads) { threads_ = threads; }
@@ -103,7 +107,7 @@ class ORB_EXPORT_API OrbV3Force : public OpenMM::Force {
   std::array<bool, 3> periodicity_{};
   bool hasChargeAndSpin_ = false;
   double charge_ = 0.0, spin_ = 1.0, scale_ = 1.0;
-  std::string device_ = "auto", precision_ = "auto", prefix_ = "orbv3";
+  std::string device_ = "auto", precision_ = "auto", program_ = "auto", prefix_ = "orbv3";
   int64_t memoryLimit_ = 0;
   int threads_ = 0;
   double skin_ = 0.1;

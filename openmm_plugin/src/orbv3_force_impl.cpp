@@ -37,6 +37,9 @@ void check_settings(const OrbV3Force &force) {
   const auto &precision = force.getPrecision();
   if (precision != "auto" && precision != "float32" && precision != "float64")
     fail("`precision` is `" + precision + "` but must be auto, float32 or float64");
+  const auto &program = force.getProgram();
+  if (program != "auto" && program != "whole" && program != "steps")
+    fail("`program` is `" + program + "` but must be auto, whole or steps");
   if (!std::isfinite(force.getSkin()) || force.getSkin() < 0.0)
     fail("`skin` is " + std::to_string(force.getSkin()) + " nm but must be finite and not negative");
   if (!std::isfinite(force.getDefaultScale()))

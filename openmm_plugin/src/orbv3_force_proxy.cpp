@@ -19,8 +19,8 @@ namespace {
 constexpr int kVersion = 1;
 constexpr const char *kAxes[3] = {"periodicA", "periodicB", "periodicC"};
 constexpr const char *kContent = "Artefact";    // child with the attribute base64
-constexpr const char *kTexts[] = {"type",    "name",   "artefact",  "sha256", "particles",
-                                  "numbers", "device", "precision", "prefix"};
+constexpr const char *kTexts[] = {"type",    "name",   "artefact",  "sha256",  "particles",
+                                  "numbers", "device", "precision", "program", "prefix"};
 constexpr const char *kNumbers[] = {"version",     "forceGroup", "periodicA", "periodicB",
                                     "periodicC",   "charge",     "spin",      "scale",
                                     "memoryLimit", "threads",    "skin"};
@@ -125,6 +125,7 @@ void OrbV3ForceProxy::serialize(const void *object, OpenMM::SerializationNode &n
   node.setDoubleProperty("scale", force.getDefaultScale());
   node.setStringProperty("device", force.getDevice());
   node.setStringProperty("precision", force.getPrecision());
+  if (force.getProgram() != "auto") node.setStringProperty("program", force.getProgram());
   node.setLongProperty("memoryLimit", force.getMemoryLimit());
   node.setIntProperty("threads", force.getThreads());
   node.setDoubleProperty("skin", force.getSkin());
@@ -160,6 +161,7 @@ void *OrbV3ForceProxy::deserialize(const OpenMM::SerializationNode &node) const 
   force->setDefaultScale(node.getDoubleProperty("scale"));
   force->setDevice(node.getStringProperty("device"));
   force->setPrecision(node.getStringProperty("precision"));
+  force->setProgram(node.getStringProperty("program", "auto"));
   force->setMemoryLimit(node.getLongProperty("memoryLimit"));
   force->setThreads(node.getIntProperty("threads"));
   force->setSkin(node.getDoubleProperty("skin"));

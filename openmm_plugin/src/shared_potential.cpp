@@ -69,11 +69,15 @@ std::unique_ptr<DeviceEvaluation> SharedPotential::on_device(const std::vector<i
 
 std::shared_ptr<SharedPotential> open_potential(const Artefact &artefact, const Options &options) {
   if (artefact.sha256.empty()) return open_artefact(artefact, options);
-  using Key = std::tuple<std::string, std::string, std::string, int, int64_t>;
+  using Key = std::tuple<std::string, std::string, std::string, int, int64_t, std::string>;
   static std::mutex mutex;
   static std::map<Key, std::weak_ptr<SharedPotential>> open;
-  const Key key{artefact.content ? "" : artefact.path, artefact.sha256, options.device, options.threads,
-                options.memory_limit};
+  const Key key{artefact.content ? "" : artefact.path,
+                artefact.sha256,
+                options.device,
+                options.threads,
+                options.memory_limit,
+                options.program};
   const std::lock_guard<std::mutex> lock(mutex);
   if (auto living = open[key].lock()) return living;
   auto potential = open_artefact(artefact, options);

@@ -42,6 +42,7 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
         scale: float = 1.0,
         device: str = "auto",
         precision: str = "auto",
+        program: str = "auto",
         memory_limit: int = 0,
         threads: int = 0,
         skin: float = 0.1,
@@ -64,6 +65,8 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
             scale: default of the parameter `<prefix>_scale`.
             device: auto (the one that the artefact was made for), cpu, cuda or cuda:N.
             precision: float32, float64 or auto; what the artefact must compute in, which auto leaves to it.
+            program: what gives forces on the CPU where the limit permits: whole, steps, or auto, the faster
+                for the number of edges (docs/artefact.md, Steps).
             memory_limit: bytes that an evaluation may use beyond the weights, 0 for no limit; large systems
                 are then evaluated piece by piece.
             threads: of torch in this process and of the edge search; 0 leaves it to them.
@@ -96,6 +99,7 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
             "scale": _real("scale", scale),
             "device": device,
             "precision": _one_of("precision", precision, ("auto", "float32", "float64")),
+            "program": _one_of("program", program, ("auto", "whole", "steps")),
             "memoryLimit": str(_integer("memory_limit", memory_limit, 0)),
             "threads": str(_integer("threads", threads, 0)),
             "skin": _real("skin", skin, 0.0),
@@ -167,6 +171,11 @@ class OrbV3Force(openmm.Force):  # type: ignore[misc]  # openmm has no types
     def precision(self) -> str:
         """What the artefact must compute in: float32, float64 or auto."""
         return self._record()["precision"]
+
+    @property
+    def program(self) -> str:
+        """What gives forces on the CPU: whole, steps or auto."""
+        return self._record().get("program", "auto")
 
     @property
     def memory_limit(self) -> int:

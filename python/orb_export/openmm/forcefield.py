@@ -52,6 +52,7 @@ _OPTIONS = {
     "periodic": _Option(_flag),
     "device": _Option(str),
     "precision": _Option(str),
+    "program": _Option(str),
     "memoryLimit": _Option(int, name="memory_limit"),
     "threads": _Option(int),
     "skin": _Option(float, unit.nanometer),

@@ -6,6 +6,7 @@ import pytest
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from tests.artefacts import forge_record, read_record
 from tests.engines.lammps import runs
 from tests.engines.lammps.structures import CASES
 
@@ -203,6 +204,22 @@ def test_restart_keeps_the_memory_limit(model, tmp_path):
         lmp.command(f"read_restart {restart}")
         with pytest.raises(Exception, match="`memory_limit` is 100 bytes but"):
             lmp.command("run 0")
+
+
+def test_restart_keeps_the_choice_of_program(models, tmp_path):
+    """A model without steps, in the place of the one that the restart file was written with."""
+    atoms, restart = CASES["crystal"], tmp_path / "run.restart"
+    moved, whole = tmp_path / "moved.pt", tmp_path / "whole.pt"
+    moved.write_bytes(models["conservative-20"].read_bytes())
+    forge_record(moved, whole, read_record(moved), programs=["whole"])
+    with runs.session() as lmp:
+        lmp.commands_list(runs.setup(atoms, tmp_path))
+        lmp.commands_list([*runs.pair(moved, atoms, "program steps"), f"write_restart {restart}"])
+    moved.unlink()
+    with runs.session() as lmp:
+        lmp.command(f"read_restart {restart}")
+        with pytest.raises(Exception, match=r"`program` is `steps`, which .*whole\.pt` does not have"):
+            lmp.command(f"pair_coeff * * {whole} Na Cl")
 
 
 def restart_file(model, folder):

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from orb_export import graph
 
 from tests.engines.lammps import runs
 from tests.engines.lammps.structures import CASES
@@ -27,6 +28,20 @@ def test_extracted_energy_is_in_electronvolt(units, model, tmp_path):
         energy = lmp.get_thermo("pe") / runs.ENERGY_UNIT[units]
         assert lmp.extract_pair("energy_eV") == pytest.approx(energy, rel=1e-12)
         assert lmp.extract_pair("cutoff") == 6.0
+
+
+def test_the_memory_of_edges_is_counted(models, tmp_path, capfd):
+    """Two models differ in nothing else; an edge is two integers and three numbers, held twice at most."""
+    atoms, counted, edges = ATOMS.repeat((3, 3, 3)), {}, {}
+    for cap in (20, 120):
+        with runs.session(screen=True) as lmp:
+            lmp.commands_list(runs.setup(atoms, tmp_path))
+            lmp.commands_list([*runs.pair(models[f"conservative-{cap}"], atoms), "run 0"])
+        line = re.search(r"Per MPI rank memory allocation .*= ([\d.]+) \|", capfd.readouterr().out)
+        counted[cap] = float(line[1]) * 2**20
+        edges[cap] = graph.from_atoms(atoms, cap).centers.numel()
+    of_edges = 5 * 8 * (edges[120] - edges[20])
+    assert of_edges <= counted[120] - counted[20] <= 4 * of_edges
 
 
 def test_outputs_do_not_depend_on_the_number_of_ranks(stock_lmp, models, tmp_path):

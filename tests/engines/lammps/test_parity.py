@@ -58,7 +58,7 @@ def test_host_settings_do_not_change_results(before, after, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "keywords", ["threads 2", "skin 2.0", "skin 3.5", "device cpu", "device auto threads 0"]
+    "keywords", ["threads 2", "skin 2.0", "skin 3.5", "device cpu", "device auto threads 0", "program steps"]
 )
 def test_keywords_do_not_change_results(keywords, model, tmp_path):
     atoms = CASES["crystal"]

@@ -236,6 +236,11 @@ def test_malformed_xml_is_refused(old, new, text, models):
             'precision="half"',
             "`precision` is `half` but must be auto, float32 or float64",
         ),
+        (
+            'precision="auto"',
+            'precision="auto" program="half"',
+            "`program` is `half` but must be auto, whole or steps",
+        ),
         ('sha256="..', 'sha256="../', "but must be 64 hexadecimal digits, or empty"),
         ('skin=".1"', 'skin="-1"', "`skin` is -1.000000 nm but must be finite and not negative"),
         ('scale="1"', 'scale="nan"', "`scale` is nan but must be finite"),

@@ -108,6 +108,7 @@ def test_xml_keeps_everything(models):
         scale=0.7,
         device="cpu",
         precision="float64",
+        program="steps",
         memory_limit=5_000_000_000,
         threads=2,
         skin=0.123,
@@ -121,7 +122,7 @@ def test_xml_keeps_everything(models):
     for written in (
         'version="1"', 'particles="4-6 2"', 'numbers="8 1 1 6"', 'charge="-.1"', 'spin="2"', 'scale=".7"',
         'device="cpu"', 'threads="2"', 'skin=".123"', 'prefix="region"', 'forceGroup="7"',
-        'precision="float64"', 'memoryLimit="5000000000"',
+        'precision="float64"', 'program="steps"', 'memoryLimit="5000000000"',
     ):  # fmt: skip
         assert written in text
     assert back.getName() == "<a & b>"
@@ -132,6 +133,7 @@ def test_xml_keeps_everything(models):
     assert back.usesPeriodicBoundaryConditions()
     assert back.prefix == "region"
     assert back.precision == "float64"
+    assert back.program == "steps"
     assert back.memory_limit == 5_000_000_000
     assert not back.embedded
     assert back.artefact == models["charged"]
@@ -265,6 +267,7 @@ def test_the_example_of_the_documentation_runs(model, tmp_path, monkeypatch):
             ValueError,
             "`precision` is 'double' but must be one of auto, float32, float64",
         ),
+        ({"program": "half"}, ValueError, "`program` is 'half' but must be one of auto, whole, steps"),
         ({"memory_limit": -1}, ValueError, "`memory_limit` has -1 but must be at least 0"),
         ({"memory_limit": 8e9}, TypeError, "`memory_limit` has 8000000000.0 but must be whole numbers"),
         ({"threads": -1}, ValueError, "`threads` has -1 but must be at least 0"),

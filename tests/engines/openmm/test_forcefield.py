@@ -197,6 +197,7 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, model):
         ("device", "device", "cpu", "auto"),
         ("precision", "precision", "float64", "auto"),
         ("memoryLimit", "memoryLimit", 10**9, 0),
+        ("program", "program", "steps", "whole"),
         ("threads", "threads", 1, 2),
         ("skin", "skin", 0.25, 0.5),
         ("forceGroup", "forceGroup", 7, 3),

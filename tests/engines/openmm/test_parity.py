@@ -12,6 +12,7 @@ from ase import Atoms  # noqa: E402
 from ase.build import molecule  # noqa: E402
 
 from tests.accuracy import within  # noqa: E402
+from tests.artefacts import forge_record, read_record  # noqa: E402
 from tests.engines.lammps.structures import CASES  # noqa: E402
 from tests.engines.openmm import systems  # noqa: E402
 from tests.engines.openmm.systems import assert_same, evaluate, predicted  # noqa: E402
@@ -155,11 +156,20 @@ def test_force_groups_select_the_force(model):
 
 
 @pytest.mark.parametrize(
-    "options", [{"threads": 1}, {"threads": 3}, {"skin": 0.0}, {"skin": 0.35}, {"device": "cpu"}], ids=str
+    "options",
+    [{"threads": 1}, {"threads": 3}, {"skin": 0.0}, {"skin": 0.35}, {"device": "cpu"}, {"program": "steps"}],
+    ids=str,
 )
 def test_options_do_not_change_results(options, model):
     atoms = BOXED["triclinic with large tilt"]
     assert_same(evaluate(atoms, model, **options), predicted(atoms, model))
+
+
+def test_a_model_without_steps_cannot_take_them(model, tmp_path):
+    """Fails where the choice is not passed on; that steps give the same is a case above."""
+    whole = forge_record(model, tmp_path / "whole.pt", read_record(model), programs=["whole"])
+    with pytest.raises(openmm.OpenMMException, match="`program` is `steps`, which"):
+        evaluate(BOXED["crystal"], whole, program="steps")
 
 
 def test_the_least_memory_gives_the_same(model):
