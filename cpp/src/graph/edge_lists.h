@@ -37,14 +37,20 @@ class Arena {
   int64_t used_ = 0;
 };
 
-// x_neighbor + shift . cell - x_center, in one fixed order of operations.
+// x_neighbor + shift . cell - x_center, in one fixed order of operations. Without `periodic`, of boxes that
+// are open along all axes, whose translations are zero: the same bits sooner.
+template <bool periodic>
 inline void edge_vector(const double *center, const double *neighbor, const int32_t shift[3],
                         const double *cell, double vector[3]) {
   for (int d = 0; d < 3; ++d) {
-    const double translation = shift[0] * cell[d] + shift[1] * cell[3 + d] + shift[2] * cell[6 + d];
+    double translation = 0.0;
+    if constexpr (periodic)
+      translation = shift[0] * cell[d] + shift[1] * cell[3 + d] + shift[2] * cell[6 + d];
     vector[d] = (neighbor[d] + translation) - center[d];
   }
 }
+
+inline bool is_open(const Box &box) { return !box.periodic[0] && !box.periodic[1] && !box.periodic[2]; }
 
 // Neighbors as indices into a table of images.
 class EdgeLists {
@@ -73,18 +79,23 @@ class EdgeLists {
   void write(const double *positions, const Box &box, const ImagesOf &images_of, const Home &home,
              const EdgeArrays<Shift> &edges, int threads) const {
     const auto cell = periodic_cell(box);
+    const bool open = is_open(box);
     const int64_t n_chunks = (n_centers() + kCentersPerChunk - 1) / kCentersPerChunk;
     parallel_for(threads, n_chunks, [&](int, int64_t chunk) {
       const int64_t end = std::min(n_centers(), (chunk + 1) * kCentersPerChunk);
-      for (int64_t c = chunk * kCentersPerChunk; c < end; ++c)
-        write_center(positions, cell.data(), images_of(c), home(c), c, edges);
+      for (int64_t c = chunk * kCentersPerChunk; c < end; ++c) {
+        if (open)
+          write_center<false>(positions, cell.data(), images_of(c), home(c), c, edges);
+        else
+          write_center<true>(positions, cell.data(), images_of(c), home(c), c, edges);
+      }
     });
   }
 
  private:
   static constexpr int64_t kCentersPerChunk = 256;
 
-  template <class Shift>
+  template <bool periodic, class Shift>
   void write_center(const double *positions, const double *cell, const Image *images, const Image &home,
                     int64_t center, const EdgeArrays<Shift> &edges) const {
     const List &list = lists_[center];
@@ -96,8 +107,8 @@ class EdgeLists {
       edges.centers[e] = center;
       edges.neighbors[e] = image.atom;
       for (int d = 0; d < 3; ++d) edges.shifts[3 * e + d] = shift[d];
-      edge_vector(positions + 3 * center, positions + 3 * static_cast<int64_t>(image.atom), shift, cell,
-                  edges.vectors + 3 * e);
+      edge_vector<periodic>(positions + 3 * center, positions + 3 * static_cast<int64_t>(image.atom), shift,
+                            cell, edges.vectors + 3 * e);
     }
   }
 

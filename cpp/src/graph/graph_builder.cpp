@@ -34,6 +34,7 @@ struct GraphBuilder::State {
   bool needs_rebuild(const double *positions, int64_t n_atoms, const Box &box) const;
   void rebuild(const double *positions, int64_t n_atoms, const Box &box);
   void filter(const double *positions, int64_t n_atoms);
+  template <bool periodic>
   void filter_center(int worker, const double *positions, int64_t center, double limit, const double *cell);
 };
 
@@ -65,12 +66,17 @@ void GraphBuilder::State::filter(const double *positions, int64_t n_atoms) {
   const int64_t n_chunks = std::min<int64_t>(n_atoms, workers * kChunksPerThread);
   const double limit = squared_limit(cutoff);
   const auto cell = periodic_cell(built_box);
+  const bool open = is_open(built_box);
   lists.reset(n_atoms, workers);
   if (static_cast<int>(selections.size()) < workers) selections.resize(workers);
   parallel_for(workers, n_chunks, [&](int worker, int64_t chunk) {
     const int64_t end = (chunk + 1) * n_atoms / n_chunks;
-    for (int64_t center = chunk * n_atoms / n_chunks; center < end; ++center)
-      filter_center(worker, positions, center, limit, cell.data());
+    for (int64_t center = chunk * n_atoms / n_chunks; center < end; ++center) {
+      if (open)
+        filter_center<false>(worker, positions, center, limit, cell.data());
+      else
+        filter_center<true>(worker, positions, center, limit, cell.data());
+    }
   });
   edges.resize(lists.finish());
   const Image home{};
@@ -79,14 +85,15 @@ void GraphBuilder::State::filter(const double *positions, int64_t n_atoms) {
       [&](int64_t) -> const Image & { return home; }, arrays_of(edges), workers);
 }
 
+template <bool periodic>
 void GraphBuilder::State::filter_center(int worker, const double *positions, int64_t center, double limit,
                                         const double *cell) {
   Selection &selection = selections[worker];
   const int64_t begin = starts[center], end = starts[center + 1];
   const auto vector_to = [&](int64_t candidate, double v[3]) {
     const Image &image = candidates[candidate];
-    edge_vector(positions + 3 * center, positions + 3 * static_cast<int64_t>(image.atom), image.shift, cell,
-                v);
+    edge_vector<periodic>(positions + 3 * center, positions + 3 * static_cast<int64_t>(image.atom),
+                          image.shift, cell, v);
   };
   selection.reserve(end - begin);
   int64_t n = 0;
