@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from orb_export import artefact
-from orb_export.contract import METADATA_ENTRY
+from orb_export.contract import METADATA_ENTRY, WHOLE_PROGRAM
 from orb_export.model import OrbConfig, OrbV3
 
 
@@ -58,6 +58,16 @@ def forge_record(payload: Path, destination: Path, record: dict[str, Any], **cha
     changed = {name: value for name, value in {**record, **changes}.items() if value is not None}
     artefact.write(payload, changed, destination)
     return destination
+
+
+def without_steps(file: Path, destination: Path) -> Path:
+    """The same artefact whose record lists no steps."""
+    payload = destination.with_suffix(".payload")
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(payload, "w") as target:
+        for entry in source.infolist():
+            if entry.filename != METADATA_ENTRY:
+                target.writestr(entry, source.read(entry))
+    return forge_record(payload, destination, read_record(file), programs=[WHOLE_PROGRAM])
 
 
 def read_record(path: Path) -> dict[str, Any]:

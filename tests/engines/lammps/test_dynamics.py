@@ -6,7 +6,7 @@ import pytest
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from tests.artefacts import forge_record, read_record
+from tests.artefacts import without_steps
 from tests.engines.lammps import runs
 from tests.engines.lammps.structures import CASES
 
@@ -211,7 +211,7 @@ def test_restart_keeps_the_choice_of_program(models, tmp_path):
     atoms, restart = CASES["crystal"], tmp_path / "run.restart"
     moved, whole = tmp_path / "moved.pt", tmp_path / "whole.pt"
     moved.write_bytes(models["conservative-20"].read_bytes())
-    forge_record(moved, whole, read_record(moved), programs=["whole"])
+    without_steps(moved, whole)
     with runs.session() as lmp:
         lmp.commands_list(runs.setup(atoms, tmp_path))
         lmp.commands_list([*runs.pair(moved, atoms, "program steps"), f"write_restart {restart}"])

@@ -12,7 +12,7 @@ from ase import Atoms  # noqa: E402
 from ase.build import molecule  # noqa: E402
 
 from tests.accuracy import within  # noqa: E402
-from tests.artefacts import forge_record, read_record  # noqa: E402
+from tests.artefacts import without_steps  # noqa: E402
 from tests.engines.lammps.structures import CASES  # noqa: E402
 from tests.engines.openmm import systems  # noqa: E402
 from tests.engines.openmm.systems import assert_same, evaluate, predicted  # noqa: E402
@@ -167,7 +167,7 @@ def test_options_do_not_change_results(options, model):
 
 def test_a_model_without_steps_cannot_take_them(model, tmp_path):
     """Fails where the choice is not passed on; that steps give the same is a case above."""
-    whole = forge_record(model, tmp_path / "whole.pt", read_record(model), programs=["whole"])
+    whole = without_steps(model, tmp_path / "whole.pt")
     with pytest.raises(openmm.OpenMMException, match="`program` is `steps`, which"):
         evaluate(BOXED["crystal"], whole, program="steps")
 
