@@ -13,6 +13,7 @@ namespace orbv3 {
 namespace {
 // Below this a thread costs more than it saves (starting one takes some 20 us, a center 1 to 5 us).
 constexpr std::size_t CENTERS_PER_THREAD = 100;
+}    // namespace
 
 std::size_t available_cores()
 {
@@ -21,7 +22,6 @@ std::size_t available_cores()
   if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
   return std::max(1, CPU_COUNT(&set));
 }
-}    // namespace
 
 EdgeBuilder::EdgeBuilder(double cutoff, int64_t max_neighbors) :
     cutoff_(cutoff), max_neighbors_(max_neighbors)

@@ -25,6 +25,9 @@ struct Rows {
 
 constexpr int COLUMNS_OF_LIMIT = 3;
 
+// That this process may use.
+std::size_t available_cores();
+
 class EdgeBuilder {
  public:
   EdgeBuilder(double cutoff, int64_t max_neighbors);

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
@@ -172,6 +173,9 @@ void PairOrbV3::open_model(const std::string &path)
   if (!impl->threads && comm->nthreads > 1) impl->threads = comm->nthreads;
   // each process would take all cores
   if (!impl->threads && universe->nprocs > 1) impl->threads = 1;
+  // where nobody said how many, LAMMPS has told OpenMP, and so perhaps torch, that it is one
+  if (!impl->threads && !std::getenv("OMP_NUM_THREADS"))
+    impl->threads = static_cast<int>(orbv3::available_cores());
 
   const int place_on_machine =
       orbv3::place_on_machine(world) + universe->root_proc[universe->iworld];

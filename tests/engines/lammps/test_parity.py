@@ -1,8 +1,11 @@
 """LAMMPS against `Potential.predict` of the same artefact, which tests/parity holds against orb-models."""
 
+import os
+
 import numpy as np
 import orb_export
 import pytest
+import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.neighborlist import neighbor_list
@@ -80,6 +83,21 @@ def test_many_threads_find_the_same_edges(model, tmp_path):
     atoms = CASES["crystal"].repeat((3, 3, 3))
     result = runs.evaluate(atoms, model, tmp_path, keywords="threads 3")
     runs.assert_same(result, predicted(atoms, model))
+
+
+@pytest.mark.parametrize("given", [None, "1"])
+def test_one_process_has_all_cores_unless_told_otherwise(given, model, tmp_path, monkeypatch):
+    """LAMMPS takes one thread where OMP_NUM_THREADS is not set, and tells OpenMP so."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        runs.evaluate(CASES["crystal"], model, tmp_path)
+        assert torch.get_num_threads() == (len(os.sched_getaffinity(0)) if given is None else int(given))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_atom_order_does_not_change_results(models, tmp_path):
