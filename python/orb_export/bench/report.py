@@ -13,6 +13,7 @@ BARS = {
     "direct": {"float32": 0.70, "float32-split": 0.40, "bfloat16": 0.20},
     "conservative": {"float32": 0.70, "float32-split": 0.40, "bfloat16": 0.22},
 }
+_STYLES = {"float32": "o-", "float32-split": "s-.", "bfloat16": "o--", "orb-models": "x:"}
 LINEARITY = 10.5
 MEMORY = 0.25  # of orb-models
 # what must be alike for results of several runs to be on one page
@@ -158,16 +159,20 @@ def _picture(found: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(10.0, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for model in dict.fromkeys(row["model"] for row in found["steps"]):
+    for color, model in enumerate(dict.fromkeys(row["model"] for row in found["steps"])):
         rows = [row for row in found["steps"] if row["model"] == model]
-        for precision in dict.fromkeys(row["precision"] for row in rows):
-            chosen = [row for row in rows if row["precision"] == precision]
-            sizes = [row["atoms"] for row in chosen]
-            style = "-" if precision == "float32" else "--"
-            left.loglog(sizes, [row["ms"] for row in chosen], f"o{style}", label=f"{model}, {precision}")
-        if rows[0]["peer_ms"] is not None:
-            peer = {row["atoms"]: row["peer_ms"] for row in rows}
-            left.loglog(list(peer), list(peer.values()), "x:", color="0.4", label=f"{model}, orb-models")
+        lines = {
+            precision: [(row["atoms"], row["ms"]) for row in rows if row["precision"] == precision]
+            for precision in _STYLES
+        }
+        lines["orb-models"] = sorted({(row["atoms"], row["peer_ms"]) for row in rows if row["peer_ms"]})
+        for name, points in lines.items():
+            if points:
+                left.loglog(*zip(*points, strict=True), _STYLES[name], color=f"C{color}")
+        left.plot([], [], "-", color=f"C{color}", label=model)
+    if found["steps"]:
+        for name, style in _STYLES.items():
+            left.plot([], [], style, color="0.4", label=name)
     left.set(xlabel="atoms", ylabel="ms per step", title="step")
     for name in dict.fromkeys(row["list"] for row in found["graphs"]):
         chosen = [row for row in found["graphs"] if row["list"] == name]

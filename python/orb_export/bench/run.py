@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orb_export import ops
 from orb_export.graph import from_atoms
 
 from . import graphs, machine, memory, products, steps, work
@@ -136,10 +137,7 @@ def _steps(plan: Plan, model: str, artefacts: Artefacts, peaks: dict[str, float]
         edges = len(from_atoms(atoms, config.max_neighbors).centers)
         for precision in plan.precisions:
             done = work.evaluation(config, n_atoms, edges, precision)
-            # a split product is three of bfloat16
-            peak = {"bfloat16": peaks["bfloat16"], "float32-split": peaks["bfloat16"] / 3}.get(
-                precision, peaks["float32"]
-            )
+            peak = _peak(precision, peaks)
             least = 1e-9 * (done.flops / peak + done.node_flops / peaks["float32"])
             rows.append(
                 {
@@ -159,6 +157,13 @@ def _steps(plan: Plan, model: str, artefacts: Artefacts, peaks: dict[str, float]
                 }
             )
     return rows
+
+
+def _peak(precision: str, peaks: dict[str, float]) -> float:
+    """GFLOP/s of products that this machine could do of edges."""
+    if precision == "float32-split":
+        return peaks["bfloat16"] / 3 if ops.splits_products() else peaks["float32"]
+    return peaks[precision]
 
 
 def _linearity(plan: Plan, artefacts: Artefacts) -> dict[str, Any]:
