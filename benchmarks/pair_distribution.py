@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import get_distances
 from numpy.typing import NDArray
 
 BLOCKS = 5
@@ -24,10 +23,13 @@ class Peak(NamedTuple):
 
 
 def distances(frame: Atoms, first: int, second: int) -> NDArray[np.float64]:
-    """Between the atoms of two elements, (A, B), in angstrom."""
-    one, other = np.flatnonzero(frame.numbers == first), np.flatnonzero(frame.numbers == second)
-    _, found = get_distances(frame.positions[one], frame.positions[other], cell=frame.cell, pbc=True)
-    return np.asarray(found)
+    """Between nearest images of the atoms of two elements, (A, B), in angstrom; for orthorhombic cells."""
+    if not frame.cell.orthorhombic:
+        raise ValueError(f"distances: `frame` has cell {frame.cell} but must have an orthorhombic one")
+    one, other = frame.positions[frame.numbers == first], frame.positions[frame.numbers == second]
+    steps = other - one[:, None]
+    lengths = frame.cell.lengths()
+    return np.asarray(np.linalg.norm(steps - lengths * np.round(steps / lengths), axis=2))
 
 
 def histogram(frame: Atoms, first: int, second: int) -> NDArray[np.float64]:

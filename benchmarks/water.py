@@ -1,6 +1,6 @@
 """Liquid water: structure in LAMMPS and OpenMM beside that of the reference frames, as Markdown and plots.
 
-    python benchmarks/water.py MODEL --data FILE [--core] [--starts 0 9] [--output docs/results/water.md]
+    python benchmarks/water.py MODEL --data FILE [--core] [--starts 0 9] [--output OUT.md]
 
 MODEL is an artefact, FILE the frames of water_pbe0ts; its first 16 were held out (examples/water.yaml).
 Dynamics begin at the held-out frames `--starts`: at constant temperature in LAMMPS (Nose-Hoover), and from
@@ -180,6 +180,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--contacts", type=Path, help="of the held-out frames, by water_data.py")
     parser.add_argument("--core", action="store_true", help="a core between oxygens beside the model")
     parser.add_argument("--work", type=Path, default=Path("water_work"))
     parser.add_argument(
@@ -210,14 +211,22 @@ def main() -> None:
     plots = options.output.with_suffix("")
     plots.mkdir(parents=True, exist_ok=True)
     sets = {REFERENCE: frames} | {name: run.frames for name, run in runs.items()}
+    if len(options.starts) > 1:
+        together = [run.frames for name, run in runs.items() if name.startswith("LAMMPS")]
+        sets["LAMMPS, together"] = [frame for part in together for frame in part]
     lengths = [
         f"{name}: {len(run.frames) * EVERY * TIMESTEP / 1000:g} ps with {run.temperatures.mean():.0f} K"
         for name, run in runs.items()
     ]
+    contacts = []
+    if options.contacts is not None:
+        errors = force_errors(options.model, read(options.contacts, ":"))
+        contacts = ["## Forces on held-out close contacts\n", errors]
     text = "\n".join(
         [
             "## Forces on the held-out frames\n",
             force_errors(options.model, frames[:HELD_OUT]),
+            *contacts,
             f"## Structure with {'a core' if options.core else 'the model alone'}\n",
             "; ".join(lengths) + f" on average, after {options.equilibration:g} ps that are left out.\n",
             structure(sets, plots / "pair_distributions.png"),
