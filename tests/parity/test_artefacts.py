@@ -97,12 +97,25 @@ def test_results_repeat_bitwise_and_do_not_depend_on_what_was_evaluated_before(e
 def test_a_file_does_not_fix_the_number_of_threads(compiled_with_steps):
     """It would run with as many as its exporter had, on one core of a cluster or alone on a large machine."""
     with zipfile.ZipFile(compiled_with_steps.file) as archive:
-        sources = {
-            name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".kernel.cpp")
-        }
-    assert any("/model/" in name for name in sources)
-    assert all("#pragma omp parallel" in source for name, source in sources.items() if "/model/" in name)
-    assert not any("num_threads(" in source for source in sources.values())
+        sources = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".kernel.cpp")]
+    assert len(sources) > 5
+    assert not any("#pragma omp parallel" in source for source in sources)
+
+
+def test_the_number_of_threads_does_not_change_results(compiled_with_steps):
+    crystal = bulk("Cu", "fcc", a=3.61, cubic=True).repeat((3, 3, 3))
+    crystal.rattle(0.1, seed=5)
+    threads = torch.get_num_threads()
+    try:
+        for program in ("whole", "steps"):
+            one, several = (
+                artefact.load(compiled_with_steps.file, threads=count, program=program).predict(crystal)
+                for count in (1, 3)
+            )
+            for quantity, error in verify.differences(several, one, len(crystal)).items():
+                assert within(f"{program}, 1 and 3 threads, float64", quantity, error, 1e-9), quantity
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_charge_and_spin_change_the_energy_of_conditioned_models_only(exported):

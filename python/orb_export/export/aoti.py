@@ -47,8 +47,10 @@ def processor() -> dict[str, Any]:
 def _inductor_options() -> dict[str, Any]:
     from torch._inductor import config
 
-    # else the number of threads here would be that of every process that opens the file
-    options: dict[str, Any] = {"cpp.dynamic_threads": True}
+    # Else loops would have the threads of this process in every process that opens the file. With Inductor's
+    # own remedy, dynamic_threads, energies were wrong where the numbers differ (torch 2.13). What takes time
+    # are our operators and oneDNN's products, which have the threads of the process that runs them.
+    options: dict[str, Any] = {"cpp.threads": 1}
     levels = [name for name in processor()["features"] if name.startswith("x86-64-")]
     if levels:
         if not hasattr(config.cpp, "march"):
