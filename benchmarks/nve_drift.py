@@ -1,10 +1,10 @@
 """Energy drift of NVE dynamics in LAMMPS, as a Markdown table.
 
-    python benchmarks/nve_drift.py [--model demo] [--crystals Si Cu] [--picoseconds 10] [--dtype float64]
+    python benchmarks/nve_drift.py [--model demo] [--crystals Si Cu] [--picoseconds 10] [--precision float64]
 
-MODEL is what `orb-export export` takes. Crystals of some 100 atoms, 1 fs, velocities of 600 K, so that some
-300 K remain after half has gone into the potential energy. The drift is the slope of a straight line through
-the total energy per atom; the first picosecond is left out.
+MODEL is what `orb-export export` takes, or an artefact, which has its precision. Crystals of some 100 atoms,
+1 fs, velocities of 600 K, so that some 300 K remain after half has gone into the potential energy. The drift
+is the slope of a straight line through the total energy per atom; the first picosecond is left out.
 """
 
 import argparse
@@ -12,10 +12,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase import Atoms
 from ase.build import bulk
+from orb_export.artefact import SUFFIXES, read_metadata
 from orb_export.export import export_model
+from orb_export.export.precision import PRECISIONS
 from orb_export.export.sources import load_source
 from orb_export.lammps import lammps, write_input
 from tqdm import tqdm
@@ -55,18 +56,19 @@ def main() -> None:
     parser.add_argument("--format", choices=["aoti", "torchscript"], default="aoti")
     parser.add_argument("--crystals", nargs="+", choices=CRYSTALS, default=["Si", "Cu"])
     parser.add_argument("--picoseconds", type=float, default=10.0)
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float64")
     options = parser.parse_args()
     steps = round(options.picoseconds * 1000 / TIMESTEP)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file = folder / ("model.pt2" if options.format == "aoti" else "model.pt")
-        export_model(
-            load_source(options.model, dtype=getattr(torch, options.dtype)), file, format=options.format
-        )
-        print(
-            f"{options.model}, {options.dtype}, {TIMESTEP:g} fs, {options.picoseconds:g} ps; bar {BAR:.0e}\n"
-        )
+        file, precision = Path(options.model).resolve(), options.precision
+        if file.suffix in SUFFIXES.values() and file.is_file():
+            precision = read_metadata(file)["precision"]
+        else:
+            file = folder / f"model{SUFFIXES[options.format]}"
+            model = load_source(options.model, dtype=PRECISIONS[precision])
+            export_model(model, file, format=options.format, precision=precision)
+        print(f"{options.model}, {precision}, {TIMESTEP:g} fs, {options.picoseconds:g} ps; bar {BAR:.0e}\n")
         print("| crystal | atoms | drift, eV/atom/ps | rms about the line, eV/atom |\n|---|---|---|---|")
         for crystal in options.crystals:
             times, energies = trajectory(CRYSTALS[crystal], file, folder, steps)

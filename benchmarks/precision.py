@@ -1,11 +1,11 @@
 """What a reduced precision costs a model of the mlearn elements, beside float64, as Markdown tables.
 
-    python benchmarks/precision.py ARTEFACT ... --data FOLDER [--model demo]
+    python benchmarks/precision.py --data FOLDER [--model demo] [--precisions float32 bfloat16]
 
-ARTEFACTs are made of MODEL, FOLDER holds mlearn_<El>/test.xyz. Errors: of energies and force components on
-the published test split, beside the same model in float64 (eager) and beside the labels. Phonons: frequencies
-by finite displacements of 0.02 A at the points of benchmarks/mlearn.py. The drift of dynamics: `python
-benchmarks/nve_drift.py --model ARTEFACT`.
+FOLDER holds mlearn_<El>/test.xyz. The model runs in Python, rounding where an artefact of that precision does
+(every artefact is held to it when it is made). Errors: of energies and force components on the published test
+split, beside the same model in float64 and beside the labels. Phonons: frequencies by finite displacements of
+0.02 A at the points of benchmarks/mlearn.py. The drift of dynamics: `python benchmarks/nve_drift.py`.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.io import read
 from ase.phonons import Phonons
 from mlearn import CRYSTALS, POINTS, THZ, Make, supercell
 from numpy.typing import NDArray
-from orb_export.artefact import read_metadata
 from orb_export.ase import OrbCalculator
+from orb_export.export.packed import packed
 from orb_export.export.precision import in_float64
 from orb_export.export.sources import load_source
 
@@ -53,13 +54,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("artefacts", nargs="+", type=Path, metavar="ARTEFACT")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="demo")
+    choices = ("float32", "float32-split", "bfloat16")
+    parser.add_argument("--precisions", nargs="+", choices=choices, default=["float32", "bfloat16"])
     parser.add_argument("--elements", nargs="+", choices=CRYSTALS, default=["Cu", "Li", "Mo", "Si"])
     args = parser.parse_args()
-    exact = OrbCalculator(in_float64(load_source(args.model)))
-    reduced = {read_metadata(file)["precision"]: OrbCalculator(file) for file in args.artefacts}
+    model = load_source(args.model, dtype=torch.float32)
+    exact = OrbCalculator(in_float64(model))
+    reduced = {name: OrbCalculator(packed(model, name)) for name in args.precisions}
     print("| | precision | energy, meV/atom | forces, meV/Å | largest | forces beside labels | float64's |")
     print("|---|---|---|---|---|---|---|")
     for element in args.elements:

@@ -3,10 +3,10 @@
     python benchmarks/step.py [--models direct-20 conservative-20] [--atoms 256] [--steps 10]
                               [--artefacts FOLDER]
 
-One process with all cores, NVE, rattled copper, random weights, float32; a neighbor skin of 1 A. `model` is the call of the
-compiled potential, `edges` what makes its edges of LAMMPS's neighbor list, both from `pair_style orbv3 timing
-yes`; `LAMMPS` is what remains of the loop time of the same run, its neighbor lists among it. The time beside
-orb-models: `orb-export bench --peers`.
+One process with all cores, NVE, rattled copper, random weights, float32; a neighbor skin of 1 A. `model` is
+the call of the compiled potential, `edges` what makes its edges of LAMMPS's neighbor list, both from
+`pair_style orbv3 timing yes`; `LAMMPS` is what remains of the loop time of the same run, its neighbor lists
+among it. The time beside orb-models: `orb-export bench --peers`.
 """
 
 import argparse
