@@ -18,6 +18,7 @@ from orb_export.train.config import (
     read_config,
 )
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DATA = {"train": ["a.xyz"]}
 
 
@@ -187,3 +188,8 @@ def test_configs_in_the_docs_are_valid_and_every_option_is_described():
                 name for name in section.model_fields if f"`{name}" not in text and f" {name}:" not in text
             ]
             assert not missing, f"{section.__name__}: {missing}"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_a_valid_config(path):
+    assert read_config(path).data.train
