@@ -47,13 +47,18 @@ def radii() -> NDArray[np.float64]:
 
 
 def maximum(g: NDArray[np.float64], width: float, between: tuple[float, float]) -> tuple[float, float]:
-    """Position and height of the peak: of a cubic fitted around the largest bin."""
+    """Position and height of the peak: of a cubic fitted around the largest bin. ValueError without one."""
     r = radii()
     inside = (r > between[0]) & (r < between[1])
     top = r[inside][np.argmax(g[inside])]
     near = np.abs(r - top) <= width
     cubic = np.poly1d(np.polyfit(r[near] - top, g[near], 3))
     roots = [root.real for root in cubic.deriv().roots if abs(root.imag) < 1e-9 and abs(root.real) <= width]
+    if not roots:
+        raise ValueError(
+            f"maximum: `g` has no peak within {width} angstrom of its largest value between {between[0]} and "
+            f"{between[1]}: too few frames were sampled to find one"
+        )
     best = max(roots, key=cubic)
     return float(top + best), float(cubic(best))
 

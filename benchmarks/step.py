@@ -60,7 +60,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=steps.MODELS, default=["direct-20", "conservative-20"])
-    parser.add_argument("--atoms", nargs="+", type=int, choices=steps.SIZES, default=[256])
+    parser.add_argument("--atoms", nargs="+", type=int, default=[256])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--artefacts", type=Path, help="folder of `orb-export bench --keep`")
     args = parser.parse_args()

@@ -192,6 +192,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--equilibration", type=float, default=1.0, help="ps")
     parser.add_argument("--drift-picoseconds", type=float, default=1.5)
     options = parser.parse_args()
+    frames = {name: samples_in(getattr(options, name)) for name in ("picoseconds", "openmm_picoseconds")}
+    frames["drift_picoseconds"] = energies_in(options.drift_picoseconds) - energies_in(DRIFT_SKIP)
+    for name, count in frames.items():
+        if count < BLOCKS:
+            parser.error(
+                f"`--{name.replace('_', '-')}` is {getattr(options, name)} but must be longer: {count} "
+                f"samples of the run would be used, and {BLOCKS} are the fewest"
+            )
     if not all(0 <= start < HELD_OUT for start in options.starts):
         parser.error(f"`--starts` is {options.starts} but must be from 0 to {HELD_OUT - 1}")
     options.model, options.work = options.model.resolve(), options.work.resolve()

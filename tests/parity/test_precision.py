@@ -117,13 +117,17 @@ def test_record_states_precision_and_accuracy(file, capsys):
     shown = capsys.readouterr().out
     assert "precision     bfloat16" in shown
     assert f"against float64 on {len(crystals)} rattled crystals" in shown
+    assert accuracy["phonons"]["structures"] == len(crystals)
+    assert 0 < accuracy["phonons"]["mean"] < accuracy["phonons"]["max"]
+    assert f" of {len(crystals)} crystals, up to " in shown
+    assert " ps at constant energy: drift " in shown
 
 
 @pytest.fixture(scope="module")
 def split_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("precision") / "split.pt2"
     model = tiny_model("direct", dtype=torch.float32)
-    export_model(model, path, precision="float32-split", verified=True, with_steps=False)
+    export_model(model, path, precision="float32-split", with_effects=False, with_steps=False)
     return path
 
 
@@ -139,6 +143,7 @@ def test_accuracy_of_split_float32_is_that_of_three_products(split_file, capsys)
         found = verify.artefact_results(split_file, crystals, always_split=always)
         errors[always] = accuracy(crystals, found, exact, "rattled crystals")["forces_mean"]
     assert record["accuracy"]["forces_mean"] == pytest.approx(errors[True])
+    assert record["accuracy"]["phonons"] == {"skipped": True, "reason": "not asked for"}
     assert (errors[False] != errors[True]) == (not ops.splits_products())
     assert cli.main(["info", str(split_file)]) == 0
     here = "three bfloat16 products for each float32 one" if ops.splits_products() else "plain float32"

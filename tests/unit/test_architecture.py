@@ -18,7 +18,8 @@ LAYERS = [
     ["graph"],
     ["model"],
     ["variants", "checkpoint", "artefact"],
-    ["export", "ase", "lammps"],
+    ["ase"],
+    ["export", "lammps"],
     ["train", "bench"],  # training compiles its steps with the passes of export
     ["openmm"],  # its openmm-ml potentials export published models on first use
     ["commands", "demo"],

@@ -51,9 +51,16 @@ def test_work_grows_with_the_numbers_that_move():
     assert direct.bytes < wide.bytes
 
 
-@pytest.mark.parametrize("n_atoms", steps.SIZES[:-1])
+@pytest.mark.parametrize("n_atoms", [32, 64, 108, 1000, 4000, 400 * 101])
 def test_structures_have_the_size_asked_for(n_atoms):
-    assert len(steps.copper(n_atoms)) == n_atoms
+    atoms = steps.copper(n_atoms)
+    assert len(atoms) == n_atoms
+    assert atoms.cell.lengths().min() > 7  # angstrom
+
+
+def test_large_structures_are_close_to_cubes():
+    sizes = {20_000: (10, 20, 25), 100_000: (25, 25, 40), 1_000_000: (50, 50, 100)}
+    assert {n_atoms: steps.repeats(n_atoms) for n_atoms in sizes} == sizes
 
 
 def test_page_picture_and_numbers_are_saved(tmp_path, capsys):
@@ -186,12 +193,15 @@ def test_memory_is_that_of_the_evaluation(small):
 
 
 def test_mistakes_are_named(capsys):
-    with pytest.raises(ValueError, match=r"`atoms` has \[7\] but must be of"):
-        run.Plan(atoms=(7,))
+    for n_atoms in (7, 28, 4, 66):
+        with pytest.raises(ValueError, match=f"`atoms` is {n_atoms} but must be 4 times a product of three"):
+            run.Plan(atoms=(n_atoms,))
+    with pytest.raises(ValueError, match=r"`models` has \['large'\] but must be of"):
+        run.Plan(models=("large",))
     with pytest.raises(ValueError, match="`repeats` is 0 but must be positive"):
         run.Plan(repeats=0)
-    with pytest.raises(ValueError, match="`memory_atoms` is 1000 but must be a multiple of 400"):
-        run.Plan(memory_atoms=1000)
+    with pytest.raises(ValueError, match="`atoms` is 20 but must be"):
+        run.Plan(memory_atoms=20)
     if torch.cuda.is_available():
         pytest.skip("a GPU is here: asking for it is no mistake")
     assert cli.main(["bench", "--device", "cuda"]) == 1

@@ -2,17 +2,18 @@
 
 All return pairs, shifts and vectors, "nvalchemi matrix" neighbors and shifts alone; ours are also sorted by
 center and distance. Capped lists have no peer: their ratio is to the time of the peers' full list, which a
-caller would have to sort and cut. The peers use one core.
+caller would have to sort and cut. The peers use one core. On a GPU atoms and results are there, and nvalchemi
+is the only peer.
 """
 
 import importlib.util
 from typing import Any
 
 import ase.build
-import numpy as np
+import torch
 from ase import Atoms
 
-from orb_export import _core
+from orb_export import _core, ops  # noqa: F401  (registers the operators)
 from orb_export.contract import CUTOFF
 
 from .timing import Run, least_times
@@ -30,12 +31,13 @@ def copper(n_atoms: int) -> Atoms:
     return atoms
 
 
-def installed_peers() -> list[str]:
-    """Names of the peers that can be imported here."""
-    return [name for name, module in PEERS.items() if importlib.util.find_spec(module) is not None]
+def installed_peers(device: str = "cpu") -> list[str]:
+    """Names of the peers that can be imported here and find edges on that device."""
+    here = [name for name, module in PEERS.items() if importlib.util.find_spec(module) is not None]
+    return [name for name in here if device == "cpu" or name == "nvalchemi"]
 
 
-def _peer(name: str, atoms: Atoms) -> dict[str, Run]:
+def _peer(name: str, atoms: Atoms, device: str, width: int) -> dict[str, Run]:
     positions, cell, periodic = atoms.positions, atoms.cell.array, atoms.pbc
     if name == "vesin":
         import vesin
@@ -49,23 +51,19 @@ def _peer(name: str, atoms: Atoms) -> dict[str, Run]:
         from matscipy.neighbours import neighbour_list
 
         return {"matscipy": lambda: neighbour_list("ijSD", atoms, CUTOFF)}
-    return _nvalchemi(atoms)
+    return _nvalchemi(atoms, device, width)
 
 
-def _nvalchemi(atoms: Atoms) -> dict[str, Run]:
+def _nvalchemi(atoms: Atoms, device: str, width: int) -> dict[str, Run]:
     """Prepared for this structure, its arrays reserved and just wide enough: the faster of its ways.
 
     Its own form is a matrix of neighbors and shifts; the list, with vectors as all others give them, is made
-    from it.
+    from it. `width`: the most neighbors of an atom.
     """
-    import torch
     from nvalchemiops.torch.neighbors import neighbor_list, prepare_neighbor_list
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     arrays = (atoms.positions, atoms.cell.array[None], atoms.pbc[None])
     x, box, periodic = (torch.as_tensor(array, device=device) for array in arrays)
-    edges = _core.radius_graph(atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF, -1)[0]
-    width = int(np.bincount(edges[0]).max())
 
     def state(as_list: bool) -> object:
         return prepare_neighbor_list(
@@ -99,26 +97,35 @@ def _nvalchemi(atoms: Atoms) -> dict[str, Run]:
     return {"nvalchemi": as_list, "nvalchemi matrix": as_matrix}
 
 
-def contestants(atoms: Atoms, peers: list[str]) -> dict[str, Run]:
-    """Ours with every cap, and the peers."""
-    arguments = (atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
+def ours(atoms: Atoms, cap: int, device: str) -> Run:
+    """Our edges, of which the first array (2, E) has centers and neighbors."""
+    if device == "cpu":
+        return lambda: _core.radius_graph(atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF, cap)
+    positions = torch.as_tensor(atoms.positions, device=device)
+    box = torch.as_tensor(atoms.cell.array), torch.as_tensor(atoms.pbc)
 
-    def ours(cap: int) -> Run:
-        return lambda: _core.radius_graph(*arguments, cap)
+    def on_device() -> object:
+        found = torch.ops.orb_export.radius_graph_device(positions, *box, CUTOFF, cap)
+        torch.cuda.synchronize()
+        return found
 
-    runs = {name: ours(cap) for name, cap in CAPS.items()}
-    for peer in peers:
-        runs |= _peer(peer, atoms)
-    return runs
+    return on_device
 
 
-def measure(n_atoms: int, peers: list[str], repeats: int) -> list[dict[str, Any]]:
+def measure(n_atoms: int, peers: list[str], repeats: int, device: str = "cpu") -> list[dict[str, Any]]:
     """A row for every cap; `times_as_fast` as each peer, with its full list."""
     atoms = copper(n_atoms)
+    runs = {name: ours(atoms, cap, device) for name, cap in CAPS.items()}
+    found = {name: torch.as_tensor(run()[0]) for name, run in runs.items()}  # type: ignore[index]
+    edges, width = (
+        {name: pairs.shape[1] for name, pairs in found.items()},
+        int(found["full"][0].bincount().max()),
+    )
+    del found
+    for peer in peers:
+        runs |= _peer(peer, atoms, device, width)
     # short runs need more tries to meet a quiet moment of the machine
-    times = least_times(contestants(atoms, peers), repeats * max(1, 30000 // n_atoms), warm_up=1)
-    arguments = (atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
-    edges = {name: _core.radius_graph(*arguments, cap)[0].shape[1] for name, cap in CAPS.items()}
+    times = least_times(runs, repeats * max(1, 30000 // n_atoms), warm_up=1)
     others = {name: seconds for name, seconds in times.items() if name not in CAPS}
     return [
         {

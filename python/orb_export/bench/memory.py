@@ -25,7 +25,7 @@ class Task(NamedTuple):
     limit: int = 0  # bytes, 0 for none
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
     """Bytes that the kernel says of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
@@ -38,15 +38,15 @@ def _ceiling() -> None:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             free = int(line.split()[1]) * 1024
-            resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + free, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + free, resource.RLIM_INFINITY))
 
 
 def _measured(evaluate: Callable[[], object]) -> dict[str, float]:
     """Seconds, resident set before, and its peak during one evaluation."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before, start = _status("VmRSS"), time.perf_counter()
+    before, start = status("VmRSS"), time.perf_counter()
     evaluate()
-    return {"seconds": time.perf_counter() - start, "before": before, "peak": _status("VmHWM")}
+    return {"seconds": time.perf_counter() - start, "before": before, "peak": status("VmHWM")}
 
 
 def _ours(task: Task) -> dict[str, float]:

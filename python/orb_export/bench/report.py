@@ -15,6 +15,16 @@ BARS = {
 }
 _STYLES = {"float32": "o-", "float32-split": "s-.", "bfloat16": "o--", "orb-models": "x:"}
 LINEARITY = 10.5
+# of a step in float32 on a GPU with that in its name: least steps/s, most bytes; a bar of 0 is none
+DEVICE_BARS = {
+    "H200": {
+        ("direct-20", 1000): (600.0, 0.0),
+        ("direct-inf", 1000): (350.0, 0.0),
+        ("conservative-20", 1000): (130.0, 0.0),
+        ("conservative-inf", 1000): (85.0, 0.0),
+        ("direct-20", 100_000): (1 / 0.15, 8e9),
+    }
+}
 MEMORY = 0.25  # of orb-models
 # what must be alike for results of several runs to be on one page
 _MACHINE = ("processor", "cores", "threads", "gpu", "torch", "orb_export", "device")
@@ -22,6 +32,7 @@ _MACHINE = ("processor", "cores", "threads", "gpu", "torch", "orb_export", "devi
 _KEYS = {
     "graphs": ("atoms", "list"),
     "steps": ("model", "atoms", "precision"),
+    "device_steps": ("model", "atoms", "precision", "program", "limit"),
     "linearity": ("model",),
     "memory": ("model", "atoms", "program"),
 }
@@ -51,6 +62,35 @@ def _steps(rows: Rows) -> str:
         for row in rows
     ]
     return _table(header, cells)
+
+
+def _device_steps(rows: Rows, gpu: str | None) -> str:
+    """One row of each process, with the bars of the project where this GPU has some."""
+    bars = next((bars for name, bars in DEVICE_BARS.items() if name in (gpu or "")), {})
+    header = ["model", "precision", "atoms", "edges", "program", "ms (repeats)", "steps/s", "memory GB"]
+    cells = []
+    for row in rows:
+        limit = f", at most {1e-9 * row['limit']:g} GB" if row["limit"] else ""
+        first = [row["model"], row["precision"], str(row["atoms"])]
+        if "failed" in row:
+            cells.append(
+                [*first, "", row["program"] + limit, row["failed"].replace("|", "/"), "", "", "", ""]
+            )
+            continue
+        speed, memory = bars.get((row["model"], row["atoms"]), (0.0, 0.0))
+        cells.append(
+            [
+                *first,
+                str(row.get("edges", "")),
+                row["program"] + limit,
+                f"{1e3 * row['seconds']:.2f} ({row['repeats']})",
+                f"{1 / row['seconds']:.4g}" + (f" (bar {speed:.3g})" if speed else ""),
+                f"{1e-9 * row['memory']:.2f}" + (f" (bar {1e-9 * memory:g})" if memory else ""),
+                f"{row['gflops']:.0f}" if "gflops" in row else "",
+                f"{100 * row['share_of_peak']:.0f} %" if "gflops" in row else "",
+            ]
+        )
+    return _table([*header, "GFLOP/s", "of the peak"], cells)
 
 
 def graphs_table(rows: Rows) -> str:
@@ -138,6 +178,15 @@ def markdown(found: dict[str, Any]) -> str:
         ]
     if compared := [row for row in found["steps"] if row["ratio"] is not None]:
         parts += ["Time over that of orb-models, compiled and through ASE:", _ratios(compared)]
+    if rows := found.get("device_steps"):
+        parts += [
+            "## Steps on the device",
+            "Rattled copper, full-size random weights, each row a process of its own. `whole`: atoms, edges "
+            "and forces stay on the device; `steps`: edges come from the host and are taken in parts, "
+            "because of a limit or because the device has no more memory. Memory: the most that torch held "
+            "there (on a CPU: resident set, less that before).",
+            _device_steps(rows, found["machine"]["gpu"]),
+        ]
     if found["graphs"]:
         parts += ["## Radius graph", "Periodic rattled copper, cutoff 6 Å.", graphs_table(found["graphs"])]
     for row in found["linearity"]:
@@ -159,8 +208,11 @@ def _picture(found: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(10.0, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for color, model in enumerate(dict.fromkeys(row["model"] for row in found["steps"])):
-        rows = [row for row in found["steps"] if row["model"] == model]
+    all_rows = found["steps"] + [
+        {"peer_ms": None, **row} for row in found.get("device_steps", []) if "ms" in row and not row["limit"]
+    ]
+    for color, model in enumerate(dict.fromkeys(row["model"] for row in all_rows)):
+        rows = [row for row in all_rows if row["model"] == model]
         lines = {
             precision: [(row["atoms"], row["ms"]) for row in rows if row["precision"] == precision]
             for precision in _STYLES
@@ -170,7 +222,7 @@ def _picture(found: dict[str, Any], path: Path) -> None:
             if points:
                 left.loglog(*zip(*points, strict=True), _STYLES[name], color=f"C{color}")
         left.plot([], [], "-", color=f"C{color}", label=model)
-    if found["steps"]:
+    if all_rows:
         for name, style in _STYLES.items():
             left.plot([], [], style, color="0.4", label=name)
     left.set(xlabel="atoms", ylabel="ms per step", title="step")
@@ -203,9 +255,10 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Rows of both, the new ones where both have measured the same."""
     result = {**new, "machine": {**old["machine"], **new["machine"]}}
     for name, key in _KEYS.items():
-        rows = {tuple(row[field] for field in key): row for row in [*old[name], *new[name]]}
+        rows = {tuple(row[field] for field in key): row for row in [*old.get(name, []), *new.get(name, [])]}
         result[name] = list(rows.values())
-    result["steps"].sort(key=lambda row: (list(MODELS).index(row["model"]), row["atoms"]))
+    for name in ("steps", "device_steps"):
+        result[name].sort(key=lambda row: (list(MODELS).index(row["model"]), row["atoms"]))
     return result
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from orb_export import ops
 from orb_export.graph import from_atoms
 
-from . import graphs, machine, memory, products, steps, work
+from . import graphs, machine, memory, on_device, products, steps, work
 from .timing import least_times
 
 Progress = Callable[[str], None]
 PRECISIONS = ("float32", "float32-split", "bfloat16")
 MEMORY_OF = ("ours", "limited", "orb-models")
+_NEIGHBORS = 80  # of copper within the cutoff, about
 
 
 @dataclass(frozen=True)
@@ -36,26 +37,31 @@ class Plan:
     repeats: int = 3
     warm_up: int = 2
     device: str = "cpu"
+    on_device: bool = False  # steps whose atoms stay on the device, each size in a process of its own
+    device_limit: int = 7_500_000_000  # bytes, of a second evaluation of what needs more
+    most_edges: int = 0  # models and sizes with more are left out; 0: none
     keep: Path | None = None  # folder of artefacts, for the next time
 
     def __post_init__(self) -> None:
         known: dict[str, Iterable[object]] = {
             "models": steps.MODELS,
             "precisions": PRECISIONS,
-            "atoms": steps.SIZES,
             "memory_of": MEMORY_OF,
         }
         for field, values in known.items():
             if unknown := [value for value in getattr(self, field) if value not in values]:
                 raise ValueError(f"bench: `{field}` has {unknown} but must be of {list(values)}")
-        if self.memory_atoms % steps.SLAB:
-            raise ValueError(
-                f"bench: `memory_atoms` is {self.memory_atoms} but must be a multiple of {steps.SLAB}"
-            )
+        for n_atoms in filter(None, (*self.atoms, self.memory_atoms)):
+            steps.repeats(n_atoms)
         if self.repeats < 1:
             raise ValueError(f"bench: `repeats` is {self.repeats} but must be positive")
         if (self.peers or "orb-models" in self.memory_of) and importlib.util.find_spec("orb_models") is None:
             raise ValueError("bench: `peers` needs orb-models: pip install orb-models==0.5.5 vesin matscipy")
+
+    def sizes(self, model: str) -> list[int]:
+        """Atoms of the steps of a model."""
+        edges = {n: n * min(steps.MODELS[model].max_neighbors, _NEIGHBORS) for n in self.atoms}
+        return [n for n in self.atoms if not 0 < self.most_edges < edges[n]]
 
 
 class Artefacts:
@@ -101,20 +107,24 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         "peak_gflops": products.peaks(plan.device),
         "graphs": [],
         "steps": [],
+        "device_steps": [],
         "linearity": [],
         "memory": [],
     }
-    graph_peers = graphs.installed_peers() if plan.peers else []
+    graph_peers = graphs.installed_peers(plan.device) if plan.peers else []
     for n_atoms in plan.graph_atoms:
         progress(f"radius graph of {n_atoms} atoms")
-        found["graphs"] += graphs.measure(n_atoms, graph_peers, plan.repeats)
+        found["graphs"] += graphs.measure(n_atoms, graph_peers, plan.repeats, plan.device)
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of orb-models
         folder = plan.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         artefacts = Artefacts(folder, plan.device, progress)
         for model in plan.models:
-            found["steps"] += _steps(plan, model, artefacts, found["peak_gflops"])
+            if plan.on_device:
+                found["device_steps"] += _device_steps(plan, model, artefacts, found["peak_gflops"])
+            else:
+                found["steps"] += _steps(plan, model, artefacts, found["peak_gflops"])
         if plan.linearity:
             found["linearity"] = [_linearity(plan, artefacts)]
         if plan.memory_atoms:
@@ -123,22 +133,19 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
 
 
 def _steps(plan: Plan, model: str, artefacts: Artefacts, peaks: dict[str, float]) -> list[dict[str, Any]]:
-    if not plan.atoms:
+    if not plan.sizes(model):
         return []
     contestants = {name: steps.ours(artefacts.file(model, name)) for name in plan.precisions}
     if plan.peers:
         contestants["peer"] = steps.peer(model, artefacts.folder, plan.device)
     config, rows = steps.MODELS[model], []
-    for n_atoms in plan.atoms:
+    for n_atoms in plan.sizes(model):
         artefacts.progress(f"steps of {model}, {n_atoms} atoms")
         atoms = steps.copper(n_atoms)
         runs = {name: on(atoms) for name, on in contestants.items()}
         times = least_times(runs, plan.repeats, plan.warm_up)
         edges = len(from_atoms(atoms, config.max_neighbors).centers)
         for precision in plan.precisions:
-            done = work.evaluation(config, n_atoms, edges, precision)
-            peak = _peak(precision, peaks)
-            least = 1e-9 * (done.flops / peak + done.node_flops / peaks["float32"])
             rows.append(
                 {
                     "model": model,
@@ -146,17 +153,51 @@ def _steps(plan: Plan, model: str, artefacts: Artefacts, peaks: dict[str, float]
                     "atoms": n_atoms,
                     "edges": edges,
                     "repeats": plan.repeats,
-                    "ms": 1e3 * times[precision],
-                    "steps_per_second": 1.0 / times[precision],
                     "peer_ms": 1e3 * times["peer"] if plan.peers else None,
                     "ratio": times[precision] / times["peer"] if plan.peers else None,
-                    "gflop": 1e-9 * (done.flops + done.node_flops),
-                    "megabytes": 1e-6 * done.bytes,
-                    "gflops": 1e-9 * (done.flops + done.node_flops) / times[precision],
-                    "share_of_peak": least / times[precision],
+                    **_speed(model, precision, n_atoms, edges, times[precision], peaks),
                 }
             )
     return rows
+
+
+def _device_steps(
+    plan: Plan, model: str, artefacts: Artefacts, peaks: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Of each precision without a limit and under one, where that makes a difference, and orb-models'."""
+    rows = []
+    for n_atoms in plan.sizes(model):
+        tasks = []
+        for precision in plan.precisions:
+            file = str(artefacts.file(model, precision))
+            tasks += [(precision, file, limit) for limit in (0, plan.device_limit)]
+        for precision, file, limit in [*tasks, *([("float32", "", 0)] if plan.peers else [])]:
+            artefacts.progress(f"steps of {model}, {n_atoms} atoms, {precision if file else 'orb-models'}")
+            row: dict[str, Any] = {"model": model, "precision": precision, "atoms": n_atoms}
+            row |= on_device.measure(on_device.Task(model, file, n_atoms, plan.device, plan.repeats, limit))
+            if limit and row.get("program") == "whole":
+                continue  # the same as without
+            if "edges" in row:
+                row |= _speed(model, precision, n_atoms, row["edges"], row["seconds"], peaks)
+            rows.append({"program": "orb-models" if not file else "steps", "limit": limit, **row})
+    return rows
+
+
+def _speed(
+    model: str, precision: str, atoms: int, edges: int, seconds: float, peaks: dict[str, float]
+) -> dict[str, float]:
+    """The columns that a time and the work behind it give."""
+    done = work.evaluation(steps.MODELS[model], atoms, edges, precision)
+    flops = 1e-9 * (done.flops + done.node_flops)
+    least = 1e-9 * (done.flops / _peak(precision, peaks) + done.node_flops / peaks["float32"])
+    return {
+        "ms": 1e3 * seconds,
+        "steps_per_second": 1.0 / seconds,
+        "gflop": flops,
+        "megabytes": 1e-6 * done.bytes,
+        "gflops": flops / seconds,
+        "share_of_peak": least / seconds,
+    }
 
 
 def _peak(precision: str, peaks: dict[str, float]) -> float:

@@ -5,6 +5,7 @@ in dynamics; no two neighbors are equally far, so both packages take the same on
 """
 
 import json
+import math
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -33,16 +34,32 @@ MODELS = {
     "conservative-inf": OrbConfig("conservative", max_neighbors=120),
 }
 Contestant = Callable[[Atoms], Run]  # the same model on any structure
-_CELLS = {64: (2, 2, 4), 108: (3, 3, 3), 256: (4, 4, 4), 500: (5, 5, 5), 1000: (5, 5, 10), 2000: (5, 10, 10)}
-SLAB = 400  # atoms of (10, 10, 1) cells, of which larger structures are made
-SIZES = (*_CELLS, 20000)
+
+
+def repeats(n_atoms: int) -> tuple[int, int, int]:
+    """Cubic cells of fcc copper along each axis that make so many atoms, as close to a cube as they can.
+
+    ValueError where some edge would be shorter than two cells.
+    """
+    cells = n_atoms // 4
+    found = [
+        (a, b, cells // a // b)
+        for a in range(2, round(cells ** (1 / 3)) + 1)
+        if cells % a == 0
+        for b in range(a, math.isqrt(cells // a) + 1)
+        if cells // a % b == 0
+    ]
+    if n_atoms % 4 or not found:
+        raise ValueError(
+            f"bench: `atoms` is {n_atoms} but must be 4 times a product of three numbers from 2 on, as are "
+            "64, 256, 1000 and all multiples of 400"
+        )
+    return min(found, key=lambda cells: cells[2] / cells[0])
 
 
 def copper(n_atoms: int) -> Atoms:
-    """Rattled fcc copper of one of SIZES, or of a multiple of SLAB atoms."""
-    cells = _CELLS.get(n_atoms, (10, 10, n_atoms // SLAB))
-    atoms: Atoms = ase.build.bulk("Cu", "fcc", a=3.61, cubic=True).repeat(cells)
-    assert len(atoms) == n_atoms
+    """Rattled fcc copper, see repeats."""
+    atoms: Atoms = ase.build.bulk("Cu", "fcc", a=3.61, cubic=True).repeat(repeats(n_atoms))
     atoms.rattle(0.1, seed=0)
     return atoms
 
@@ -111,18 +128,19 @@ def peer(name: str, folder: Path, device: str = "cpu") -> Contestant:
     return on
 
 
+def moving(potential: artefact.Potential, atoms: Atoms) -> Run:
+    """A step through Python, with arrays of the host."""
+    atoms = atoms.copy()
+    move = wandering(atoms)
+
+    def step() -> None:
+        move()
+        potential.predict(atoms)
+
+    return step
+
+
 def ours(file: Path) -> Contestant:
     """An artefact through Python, opened as a user opens it."""
     potential = artefact.load(file)
-
-    def on(atoms: Atoms) -> Run:
-        atoms = atoms.copy()
-        move = wandering(atoms)
-
-        def step() -> None:
-            move()
-            potential.predict(atoms)
-
-        return step
-
-    return on
+    return lambda atoms: moving(potential, atoms)

@@ -4,6 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+# atoms of steps, atoms of radius graphs, the most edges of steps
+_SIZES = {
+    "cpu": ((64, 256, 1000), (1000, 10000, 100000), 0),
+    "cuda": ((1000, 100_000, 1_000_000), (1000, 10000, 100_000, 1_000_000), 30_000_000),
+}
 MODELS = ("direct-20", "conservative-20", "direct-inf", "conservative-inf")
 
 
@@ -26,15 +31,37 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="default: all; on a GPU float32",
     )
     parser.add_argument(
-        "--atoms", nargs="*", type=int, default=(64, 256, 1000), metavar="N", help="default: 64 256 1000"
+        "--atoms",
+        nargs="*",
+        type=int,
+        metavar="N",
+        help="multiples of 400, and others that make a crystal (default: 64 256 1000; on a GPU 1000 100000 "
+        "1000000)",
     )
     parser.add_argument(
         "--graph-atoms",
         nargs="*",
         type=int,
-        default=(1000, 10000, 100000),
         metavar="N",
-        help="default: 1000 10000 100000",
+        help="default: 1000 10000 100000; on a GPU also 1000000",
+    )
+    parser.add_argument(
+        "--on-device",
+        action="store_true",
+        help="steps whose atoms stay on the device, each size in a process of its own (default on a GPU)",
+    )
+    parser.add_argument(
+        "--device-limit",
+        type=float,
+        default=7.5e9,
+        metavar="BYTES",
+        help="with --on-device: measure what needs more memory under this limit, too (default: 7.5e9)",
+    )
+    parser.add_argument(
+        "--most-edges",
+        type=float,
+        metavar="E",
+        help="leave out models and sizes with more edges (default: all are in; on a GPU 3e7)",
     )
     parser.add_argument("--peers", action="store_true", help="also orb-models, vesin, matscipy, nvalchemi")
     parser.add_argument("--linearity", action="store_true", help="also t(20000)/t(2000) of direct-20")
@@ -84,11 +111,19 @@ def run(args: argparse.Namespace) -> int:
     precisions = args.precisions
     if precisions is None:
         precisions = MEASURED if device == "cpu" else ("float32",)
+    atoms, graph_atoms, most_edges = _SIZES[device]
+    if args.atoms is not None:
+        atoms = tuple(args.atoms)
+    if args.graph_atoms is not None:
+        graph_atoms = tuple(args.graph_atoms)
     plan = Plan(
-        models=tuple(args.models) if args.atoms else (),
+        models=tuple(args.models) if atoms else (),
         precisions=tuple(precisions),
-        atoms=tuple(args.atoms),
-        graph_atoms=tuple(args.graph_atoms),
+        atoms=atoms,
+        graph_atoms=graph_atoms,
+        on_device=args.on_device or device == "cuda",
+        device_limit=int(args.device_limit),
+        most_edges=most_edges if args.most_edges is None else int(args.most_edges),
         memory_atoms=args.memory_atoms,
         memory_of=tuple(args.memory_of or MEMORY_OF[: 3 if args.peers else 2]),
         memory_limit=int(args.memory_limit),

@@ -50,6 +50,12 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="structures to measure the errors against float64 on (default: rattled crystals)",
     )
     parser.add_argument(
+        "--accuracy",
+        choices=("forces", "full"),
+        help="of energies and forces, or also of phonons and dynamics, which takes minutes for models of "
+        "published size (default: full for float32-split and bfloat16 of small models, else forces)",
+    )
+    parser.add_argument(
         "--structure", type=Path, metavar="FILE", help="atoms of openmm-torch's TorchForce (.pt only)"
     )
     parser.add_argument(
@@ -100,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         structure=_structure(args.structure),
         precision=args.precision,
         validation=read_structures(args.validation) if args.validation else None,
+        with_effects=None if args.accuracy is None else args.accuracy == "full",
         verified=not args.no_verify,
         with_steps=not args.no_steps,
         progress=lambda message: print(f"orb-export: {message} ...", file=sys.stderr, flush=True),

@@ -92,6 +92,24 @@ def _accuracy(record: dict[str, Any]) -> str:
     return f"against float64 on {accuracy['structures']} {accuracy['set']}: energy {energy}, forces {forces}"
 
 
+def _effect(record: dict[str, Any], name: str) -> str:
+    """Of the precision on phonons or dynamics."""
+    found = record.get("accuracy", {}).get(name, {"skipped": True})
+    if found.get("skipped"):
+        return ": ".join(filter(None, ("not measured", found.get("reason"))))
+    if name == "phonons":
+        return (
+            f"{found['frequencies']} frequencies of {found['structures']} crystals, up to "
+            f"{found['highest']:.1f} THz: mean change {found['mean']:.1e} THz (largest {found['max']:.1e})"
+        )
+    run = f"{found['structure']}, {1e-3 * found['steps'] * found['timestep']:.2g} ps at constant energy"
+    exact = found["float64"]
+    return (
+        f"{run}: drift {found['drift']:+.1e} eV/atom/ps (float64 {exact['drift']:+.1e}), rms "
+        f"{found['rms']:.1e} eV/atom (float64 {exact['rms']:.1e})"
+    )
+
+
 def _precision(record: dict[str, Any]) -> str:
     precision: str = record.get("precision", record["dtype"])
     if precision != "float32-split":
@@ -119,6 +137,8 @@ def _summary(record: dict[str, Any]) -> dict[str, str]:
         "weights": f"SHA-256 {record['weights_sha256']}",
         "verification": _verification(record),
         "accuracy": _accuracy(record),
+        "phonons": _effect(record, "phonons"),
+        "dynamics": _effect(record, "dynamics"),
         "licence": record["licence"],
         "citation": record["citation"],
     }

@@ -30,6 +30,7 @@ def export_model(
     structure: "Atoms | None" = None,
     precision: str | None = None,
     validation: "Sequence[Atoms] | None" = None,
+    with_effects: bool | None = None,
     verified: bool = True,
     with_steps: bool = True,
     progress: Callable[[str], None] = _no_progress,
@@ -41,17 +42,21 @@ def export_model(
     "torchscript" (.pt). `structure`: TorchScript only, whose atomic numbers, charge and spin `forward` will
     use. `precision`: float32, float32-split, bfloat16 or float64, see docs/artefact.md; default the dtype of
     the model. `verified`: compare with the model in a fresh process first; no file is left when they differ,
-    and the record gets the errors against float64 on `validation` (default: rattled crystals). Raises
-    ValueError, and RuntimeError when verification fails.
+    and the record gets the errors against float64 on `validation` (default: rattled crystals).
+    `with_effects`: also those on phonons and dynamics, which take minutes for models of published size;
+    default: in reduced precisions of small models. Raises ValueError, and RuntimeError when verification
+    fails.
     """
-    from orb_export.export import record, verify
-    from orb_export.export.precision import PRECISIONS, checked
+    from orb_export.export import effects, record, verify
+    from orb_export.export.precision import PRECISIONS, REDUCED, checked
 
     file = Path(file)
     _check_arguments(file, format, structure)
     precision = checked(precision, model.dtype, format, model.device.type)
     if PRECISIONS[precision] != model.dtype:
         model = copy.deepcopy(model).to(PRECISIONS[precision])
+    if with_effects is None:
+        with_effects = precision in REDUCED and effects.small_weights(model)
     entries = record.describe(model, format, source, licence, with_steps or format == "torchscript")
     entries |= {"precision": precision, "accuracy": {"skipped": True}}
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
@@ -62,7 +67,7 @@ def export_model(
         artefact.write(payload, {**entries, "verification": {"skipped": True}}, candidate)
         if verified:
             progress("verifying against the eager model in a fresh process")
-            entries |= verify.verification_and_accuracy(candidate, model, precision, validation)
+            entries |= verify.verification_and_accuracy(candidate, model, precision, validation, with_effects)
             if not entries["verification"]["passed"]:
                 raise RuntimeError(verify.failure(entries["verification"]))
             artefact.write(payload, entries, candidate)

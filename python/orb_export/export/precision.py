@@ -26,7 +26,7 @@ PRECISIONS = {
     "float64": torch.float64,
 }
 REDUCED = ("float32-split", "bfloat16")
-_CRYSTALS = {"fcc": (2, 2, 2), "bcc": (2, 2, 2), "diamond": (1, 2, 2), "sc": (2, 2, 2), "hcp": (2, 2, 2)}
+_CRYSTALS = ("fcc", "bcc", "diamond", "sc", "hcp")
 _STRUCTURES = 8
 _RATTLE = 0.1  # angstrom
 
@@ -45,25 +45,33 @@ def checked(precision: str | None, dtype: torch.dtype, format: str, device: str)
     return precision
 
 
-def rattled_crystals(elements: Sequence[int]) -> "list[Atoms]":
-    """Crystals of single elements, of up to eight spread over the given ones, off their equilibrium.
+def lattices(elements: Sequence[int]) -> "list[Atoms]":
+    """Primitive cells of crystals of single elements, of up to eight spread over the given ones.
 
     Structure and lattice constant are ASE's for the element, or copper's where it has none.
     """
     from ase.build import bulk
     from ase.data import chemical_symbols, reference_states
 
-    chosen = sorted({elements[i * len(elements) // _STRUCTURES] for i in range(_STRUCTURES)})
-    images = []
-    for index, number in enumerate(chosen):
+    found = []
+    for number in sorted({elements[i * len(elements) // _STRUCTURES] for i in range(_STRUCTURES)}):
         state = reference_states[number] or {}
         # Se and Te: a lattice without a basis, which bulk refuses
         symmetry = None if "basis" in state else state.get("symmetry")
         symbol = chemical_symbols[number]
         lattice = bulk(symbol) if symmetry in _CRYSTALS else bulk(symbol, "fcc", a=3.6)
-        atoms = lattice * _CRYSTALS.get(str(symmetry), _CRYSTALS["fcc"])
+        lattice.info = {"name": symbol, "charge": 0.0, "spin": 1.0}
+        found.append(lattice)
+    return found
+
+
+def rattled_crystals(elements: Sequence[int]) -> "list[Atoms]":
+    """The same with eight or sixteen atoms, off their equilibrium."""
+    images = []
+    for index, lattice in enumerate(lattices(elements)):
+        atoms = lattice * (2, 2, 2)
         atoms.rattle(_RATTLE, seed=index)
-        atoms.info = {"name": f"{symbol}, rattled", "charge": 0.0, "spin": 1.0}
+        atoms.info["name"] += ", rattled"
         images.append(atoms)
     return images
 

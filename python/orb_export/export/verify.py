@@ -4,8 +4,6 @@ Run as `python -m orb_export.export.verify FILE STRUCTURES RESULTS` this module 
 the structures of an ASE .traj file and writes an .npz file. It knows nothing of the model.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from orb_export.contract import MAX_ATOMIC_NUMBER
+
+from . import fresh
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -114,12 +114,7 @@ def artefact_results(
         inputs, outputs = Path(folder) / "structures.traj", Path(folder) / "results.npz"
         bare = [atoms.copy() for atoms in images]
         ase.io.write(inputs, bare)
-        command = [sys.executable, "-m", __name__, str(file), str(inputs), str(outputs)]
-        environment = {**os.environ, **({"ORB_EXPORT_SPLIT": "always"} if always_split else {})}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-            raise RuntimeError(f"verify: `{file}` cannot be evaluated in a fresh process: {last}")
+        fresh.run(__name__, [file, inputs, outputs], always_split)
         with np.load(outputs) as archive:
             flat = dict(archive)
     results: list[dict[str, np.ndarray]] = [{} for _ in images]
@@ -141,28 +136,42 @@ def differences(
 
 
 def verification_and_accuracy(
-    file: Path, model: "OrbV3", precision: str, validation: "Sequence[Atoms] | None" = None
+    file: Path,
+    model: "OrbV3",
+    precision: str,
+    validation: "Sequence[Atoms] | None" = None,
+    with_effects: bool = False,
 ) -> dict[str, Any]:
-    """The entries `verification` and `accuracy` of the record of a new artefact, from one fresh process.
+    """The entries `verification` and `accuracy` of the record of a new artefact, from fresh processes.
 
     `validation`: structures to measure the accuracy on; default: rattled crystals of the model's elements.
+    `with_effects`: also on phonons and dynamics, of the crystals among them that are nearest to equilibrium.
     float32-split enters as processors with AMX compute it, the less accurate of its two ways.
     """
-    from orb_export.export.precision import accuracy, in_float64, rattled_crystals
+    from orb_export.export import effects
+    from orb_export.export.precision import accuracy, in_float64, lattices, rattled_crystals
 
     elements = model.config.known_elements
-    images = structures(elements)
-    description = "rattled crystals" if validation is None else "given structures"
-    validation = rattled_crystals(elements) if validation is None else list(validation)
-    if not validation:
+    images, given = structures(elements), list(validation or [])
+    if validation is not None and not given:
         raise ValueError("export: `validation` has no structures")
-    found = artefact_results(file, [*images, *validation], always_split=True)
+    description = "given structures" if given else "rattled crystals"
+    measured_on = given or rattled_crystals(elements)
+    found = artefact_results(file, [*images, *measured_on], always_split=True)
     eager, exact = eager_model(model, precision, always_split=True), in_float64(model)
     expected = [eager_results(eager, atoms) for atoms in images]
-    exact_results = [eager_results(exact, atoms) for atoms in validation]
+    exact_results = [eager_results(exact, atoms) for atoms in measured_on]
+    errors = accuracy(measured_on, found[len(images) :], exact_results, description)
+    if with_effects:
+        sizes = [np.abs(results["forces"]).mean() for results in exact_results]
+        errors |= effects.measured(
+            file, exact, [given[k] for k in np.argsort(sizes)] if given else lattices(elements)
+        )
+    else:
+        errors |= effects.skipped("not asked for")
     return {
         "verification": verification(precision, images, found[: len(images)], expected),
-        "accuracy": accuracy(validation, found[len(images) :], exact_results, description),
+        "accuracy": errors,
     }
 
 
