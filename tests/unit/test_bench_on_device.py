@@ -61,7 +61,8 @@ def test_what_does_not_fit_is_taken_in_parts(file, device):
 
 def test_time_and_memory_are_those_of_a_process_of_its_own(file, device):
     row = on_device.measure(task(file, device, atoms=1000))
-    assert (row["program"], row["edges"], row["repeats"]) == ("whole", 20000, 30)
+    assert (row["program"], row["edges"], row["limit"]) == ("whole", 20000, 0)
+    assert 1 <= row["repeats"] <= 200
     assert 20000 * 16 * 4 < row["memory"] < 2e9  # a stream of edges, and at most what libraries load
     assert row["seconds"] > 0
 

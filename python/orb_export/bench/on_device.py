@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.9  # of the device's free memory
 _WARM_UP = 4  # kernels are captured at the third evaluation
-_SHORT = 30_000  # atoms; smaller systems are repeated more often
+_SHORT = 30_000  # atoms; larger systems are not captured
+_SECONDS, _MOST = 1.0, 200  # short steps are repeated for so long, or so often
 
 
 class Task(NamedTuple):
@@ -122,9 +123,9 @@ def evaluate(task: Task) -> dict[str, Any]:
     warnings.simplefilter("ignore")  # of orb-models
     before = status("VmRSS") if task.device == "cpu" else 0
     step, described = _ours(task) if task.file else _upstream(task)
-    repeats = task.repeats * max(1, _SHORT // task.atoms)
-    warm_up = _WARM_UP if task.atoms <= _SHORT else 1
-    seconds = least_times({"step": step}, repeats, warm_up)["step"]
+    first = least_times({"step": step}, 1, _WARM_UP if task.atoms <= _SHORT else 1)["step"]
+    repeats = max(task.repeats, min(_MOST, int(_SECONDS / first)))
+    seconds = least_times({"step": step}, repeats)["step"]
     memory = _peak_memory(task.device) - before
     return {**described, "seconds": seconds, "repeats": repeats, "memory": memory}
 
