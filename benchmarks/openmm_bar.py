@@ -91,7 +91,8 @@ def parity(folder: Path, full_size: bool) -> Iterator[Line]:
             exact = Upstream(model.state, model.config, torch.float64, epsilon_of=dtype)
             if model in compiled:
                 package = folder / f"{model.name}-{name}.pt2"
-                export_model(ours, package, format="aoti", verified=False)
+                # the steps would take most of the time to compile, and nothing here calls them
+                export_model(ours, package, format="aoti", verified=False, with_steps=False)
             for atoms in BOXES.values():
                 right = theirs.checked(atoms).forces, exact(atoms).energy
                 file = folder / "model.pt"

@@ -51,6 +51,7 @@ class FakeBackend : public Backend {
   std::vector<Tensor> run(std::vector<Tensor> in) override {
     ++counts_.plain;
     last_size = in[1].size(0);
+    last_centers = in[1].clone();
     const Tensor length = in[3].square().sum(1).sqrt(), z = in[0].to(at::kDouble);
     const Tensor pairs = z.index_select(0, in[1]) * z.index_select(0, in[2]);
     const Tensor of_atoms = at::zeros_like(z).index_add_(0, in[1], pairs * (kCutoffOfTest - length));
@@ -58,6 +59,7 @@ class FakeBackend : public Backend {
     return {of_atoms.sum() + in[4] + in[5], gradient, of_atoms.unsqueeze(1), of_atoms};
   }
   int64_t last_size = 0;    // edges, with padding
+  Tensor last_centers;
 
  private:
   Counts &counts_;
@@ -101,6 +103,14 @@ void a_capture_serves_while_edges_fit() {
   CHECK(fixture.counts.captures == 1);
   CHECK(fixture.counts.replays == 18);
   CHECK(fixture.plain->last_size > 5200);
+}
+
+void padding_is_shared_out_among_the_atoms() {
+  Fixture fixture;
+  for (int64_t step = 0; step < 4; ++step) CHECK(agrees(fixture, graph(10, 3000, step)));
+  const Tensor padded = fixture.plain->last_centers.slice(0, 3000).bincount();
+  CHECK(padded.size(0) == 10);
+  CHECK((padded.max() - padded.min()).item<int64_t>() <= 1);
 }
 
 void more_edges_are_captured_again_and_the_old_memory_goes_first() {
@@ -172,6 +182,7 @@ void rooms_do_not_exceed_what_can_be() {
 
 int main() {
   a_capture_serves_while_edges_fit();
+  padding_is_shared_out_among_the_atoms();
   more_edges_are_captured_again_and_the_old_memory_goes_first();
   results_are_not_overwritten_by_the_next_ones();
   structures_that_come_once_or_are_huge_are_not_captured();

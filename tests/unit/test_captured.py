@@ -42,9 +42,9 @@ def inputs(cap: int = 20) -> tuple[Tensor, ...]:
 
 
 def padded(given: tuple[Tensor, ...], count: int, length: float = CUTOFF) -> tuple[Tensor, ...]:
-    """With edges of the last atom to itself, as the runtime appends them (cpp/src/runtime/captured.cpp)."""
+    """With edges of atoms to themselves, as the runtime appends them (cpp/src/runtime/captured.cpp)."""
     numbers, centers, neighbors, vectors, *rest = given
-    ends = torch.full((count,), len(numbers) - 1)
+    ends = torch.arange(len(centers), len(centers) + count) % len(numbers)
     more = torch.tensor([[length, 0.0, 0.0]], dtype=torch.float64).expand(count, 3)
     return (
         numbers,

@@ -1,6 +1,7 @@
 #include "captured.h"
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
@@ -66,13 +67,15 @@ class Captured {
     pad(n_edges);
   }
 
-  // From the last atom to itself, as long as the cutoff, where the envelope and its slope are exactly zero.
+  // From atoms to themselves, as long as the cutoff, where the envelope and its slope are exactly zero. Each
+  // atom gets as many, for on a GPU the edges of an atom are added up one after the other.
   void pad(int64_t from) {
-    const int64_t count = padded_from_ - from, last_atom = inputs_[kNumbers].size(0) - 1;
+    const int64_t count = padded_from_ - from, n_atoms = inputs_[kNumbers].size(0);
     padded_from_ = from;
     if (count <= 0) return;    // the rest has been padded before
-    inputs_[kCenters].narrow(0, from, count).fill_(last_atom);
-    inputs_[kNeighbors].narrow(0, from, count).fill_(last_atom);
+    const Tensor atoms = at::arange(from, from + count, inputs_[kCenters].options()).remainder(n_atoms);
+    inputs_[kCenters].narrow(0, from, count).copy_(atoms);
+    inputs_[kNeighbors].narrow(0, from, count).copy_(atoms);
     Tensor vectors = inputs_[kVectors].narrow(0, from, count);
     vectors.zero_();
     vectors.select(1, 0).fill_(cutoff_);

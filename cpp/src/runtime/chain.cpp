@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "add_rows.h"
 #include "assemble.h"
 #include "tensors.h"
 #include "walk.h"
@@ -137,7 +138,7 @@ Tensor Run::energies_of_atoms(const Tensor &x, const Energy &energy) const {
   const double interaction = energy.total() - energy.references - energy.g_repulsion() * energy.repulsion;
   const Tensor from_mean = x.to(at::kDouble) - energy.latent / energy.n_atoms;
   Tensor repulsion = at::zeros({graph_.n_atoms}, from_mean.options());
-  repulsion.index_add_(0, walk_.centers(), walk_.repulsion());
+  add_rows(repulsion, walk_.centers(), walk_.repulsion());
   return at::mv(from_mean, energy.g_latent()) + interaction / energy.n_atoms + walk_.references() +
          energy.g_repulsion() * repulsion.narrow(0, 0, graph_.n_own());
 }

@@ -27,6 +27,8 @@ class AcceleratorGraph : public DeviceGraph {
     const c10::StreamGuard stream(device.getStreamFromGlobalPool(device_));
     work();    // loads kernels and makes workspaces, which cannot be done in a capture
     at::accelerator::synchronizeDevice(device_.index());
+    // a capture has memory of its own, and cannot give back what evaluations before it have left
+    at::accelerator::emptyCache();
     // other threads of the host, an engine's perhaps, may use the device meanwhile
     graph_.capture_begin({0, 0}, at::GraphCaptureMode::ThreadLocal);
     try {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "../ops/radius_graph_device.h"
+#include "add_rows.h"
 #include "assemble.h"
 #include "graph_checks.h"
 #include "peak_memory.h"
@@ -127,10 +128,9 @@ Result OnDevice::compute(const Conditions &conditions, const Request &request) {
 // With images along all axes there is a cell, and no torque is removed.
 void OnDevice::set_forces(const Tensor &centers, const Tensor &neighbors,
                           const std::vector<Tensor> &outputs) {
-  // index_put sums in a fixed order on a GPU too
-  const Tensor total = at::zeros_like(forces_);
-  total.index_put_({centers}, outputs[1], /*accumulate=*/true);
-  total.index_put_({neighbors}, outputs[1].neg(), /*accumulate=*/true);
+  Tensor total = at::zeros_like(forces_);
+  add_rows(total, centers, outputs[1]);
+  add_rows(total, neighbors, outputs[1].neg());
   if (metadata_.kind == "direct") total.add_(outputs[4] - outputs[4].mean(0)).add_(outputs[5]);
   forces_.copy_(total);    // its address is known to the host
 }

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "../ops/matmul.h"
+#include "add_rows.h"
 #include "tensors.h"
 
 namespace orb_export {
@@ -127,8 +128,8 @@ void Walk::sum_messages(int64_t layer, bool keep) {
     const Tensor e = edge_stream(layer, k);
     if (kept != Keep::edges) state.stream[k] = Tensor();
     Tensors out = message(layer, e, k, kept == Keep::activations);
-    received.index_add_(0, chunks_[k].neighbors, out[1]);
-    sent.index_add_(0, chunks_[k].centers, out[2]);
+    add_rows(received, chunks_[k].neighbors, out[1]);
+    add_rows(sent, chunks_[k].centers, out[2]);
     if (streams && layer + 1 < layers_) states_[layer + 1].stream[k] = out[0];
     if (kept == Keep::activations) state.messages[k] = {out.begin() + 3, out.end()};
   }

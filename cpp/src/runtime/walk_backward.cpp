@@ -2,6 +2,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include "add_rows.h"
 #include "walk.h"
 
 namespace orb_export {
@@ -64,8 +65,8 @@ void Walk::message_gradients(int64_t layer, Tensor &g_x, Tensor &gradient) {
     state.stream[k] = Tensor();
     chunk.g_envelope += out[1];
     if (layer > 0) {
-      g_center.index_add_(0, chunk.centers, out[2]);
-      g_neighbor.index_add_(0, chunk.neighbors, out[2]);
+      add_rows(g_center, chunk.centers, out[2]);
+      add_rows(g_neighbor, chunk.neighbors, out[2]);
       out[2] = Tensor();    // large, and no longer needed
     } else {
       encode_vjp(out[0], chunk, gradient);

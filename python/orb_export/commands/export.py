@@ -39,9 +39,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--precision",
         "--dtype",
-        choices=("float32", "float32-split", "bfloat16", "float64"),
-        help="of the network (default: of the weights); float32-split and bfloat16 are those of its largest "
-        "matrix products, on the CPU in a .pt2",
+        choices=("float32", "float32-split", "bfloat16", "tf32", "float64"),
+        help="of the network (default: of the weights); float32-split and bfloat16 (on the CPU) and tf32 (on "
+        "CUDA) are those of its largest matrix products, in a .pt2",
     )
     parser.add_argument(
         "--validation",

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         weights=args.weights,
         dtype=getattr(torch, record["dtype"]),
         max_neighbors=record["max_neighbors"],
+        device=record["device"],
     )
     if (found := weights_sha256(model)) != record["weights_sha256"]:
         raise ValueError(

@@ -40,9 +40,9 @@ def export_model(
     `with_steps`: also the steps that energies without forces and a memory limit need; they add to the time of
     "aoti", not to that of "torchscript", which always has them. `format`: "aoti" (file name ends in .pt2) or
     "torchscript" (.pt). `structure`: TorchScript only, whose atomic numbers, charge and spin `forward` will
-    use. `precision`: float32, float32-split, bfloat16 or float64, see docs/artefact.md; default the dtype of
-    the model. `verified`: compare with the model in a fresh process first; no file is left when they differ,
-    and the record gets the errors against float64 on `validation` (default: rattled crystals).
+    use. `precision`: float32, float32-split, bfloat16, tf32 or float64, see docs/artefact.md; default the
+    dtype of the model. `verified`: compare with the model in a fresh process first; no file is left when they
+    differ, and the record gets the errors against float64 on `validation` (default: rattled crystals).
     `with_effects`: also those on phonons and dynamics, which take minutes for models of published size;
     default: in reduced precisions of small models. Raises ValueError, and RuntimeError when verification
     fails.

@@ -22,9 +22,10 @@ from orb_export import (
     ops,  # noqa: F401  (registers the operators that cpu_passes uses)
 )
 from orb_export.contract import WEIGHTS_ENTRY
-from orb_export.export import cpu_passes, steps
+from orb_export.export import cpu_passes, gpu_passes, steps
 from orb_export.export.packed import packed
 from orb_export.export.program import contract_program, example_inputs
+from orb_export.export.tf32 import in_tf32
 from orb_export.model import OrbV3
 
 
@@ -99,7 +100,7 @@ def _traced(
         traced = make_fx(function, _allow_non_fake_inputs=True)(*_fakes(inputs, shapes))
         program: ExportedProgram = export(traced, inputs, dynamic_shapes=shapes, strict=False)
         table = torch.export.default_decompositions()
-        del table[torch.ops.aten.index_add.default]  # cpu_passes looks for it
+        del table[torch.ops.aten.index_add.default]  # the passes look for it
         program = program.run_decompositions(table)
         return program
 
@@ -127,6 +128,8 @@ def _compile(program: ExportedProgram, device: torch.device, options: dict[str, 
         if device.type == "cpu":
             cpu_passes.register_fakes()
             cpu_passes.apply(program.graph_module)
+        else:
+            gpu_passes.apply(program.graph_module)
         inputs, keywords = program.example_inputs
         return torch._inductor.aot_compile(program.module(), inputs, keywords, options=options)
 
@@ -135,12 +138,15 @@ def compile_aoti(model: OrbV3, path: Path, with_steps: bool = True, precision: s
     """Write the AOTInductor package of a model to `path` (.pt2), without metadata.
 
     It holds the whole program, `model`, and with `with_steps` the steps of the chain and their weights.
-    `precision`: of the matrix products of edges, of a float32 model on the CPU.
+    `precision`: of the matrix products of edges of a float32 model.
     """
     options = {**_inductor_options(), "aot_inductor.package": True}
     model = copy.deepcopy(model).requires_grad_(False)  # the caller keeps training
     packs = model.dtype == torch.float32 and model.device.type == "cpu"
-    model = packed(model, precision) if packs else model
+    if packs:
+        model = packed(model, precision)
+    elif precision == "tf32":
+        model = in_tf32(model)
     # freezing: folds what depends on constants alone
     programs = {"model": _compile(trace(model), model.device, {**options, "freezing": True})}
     names = steps.names(model.config.kind) if with_steps else ()

@@ -2,7 +2,7 @@
 
 `dtype` of a record is that of the tensors between the matrix products, `precision` that of the products: of
 all for float32 and float64, of those of edges for the reduced ones, where a float32 network multiplies
-rounded numbers and adds the products in float32.
+rounded numbers and adds the products in float32: float32-split and bfloat16 on a CPU, tf32 on a GPU.
 """
 
 import copy
@@ -23,9 +23,10 @@ PRECISIONS = {
     "float32": torch.float32,
     "float32-split": torch.float32,
     "bfloat16": torch.float32,
+    "tf32": torch.float32,
     "float64": torch.float64,
 }
-REDUCED = ("float32-split", "bfloat16")
+REDUCED = {"float32-split": "cpu", "bfloat16": "cpu", "tf32": "cuda"}  # to the device that has them
 _CRYSTALS = ("fcc", "bcc", "diamond", "sc", "hcp")
 _STRUCTURES = 8
 _RATTLE = 0.1  # angstrom
@@ -37,9 +38,10 @@ def checked(precision: str | None, dtype: torch.dtype, format: str, device: str)
         return str(dtype).removeprefix("torch.")
     if precision not in PRECISIONS:
         raise ValueError(f"export: `precision` is {precision!r} but must be one of {sorted(PRECISIONS)}")
-    if precision in REDUCED and (format, device) != ("aoti", "cpu"):
+    needed = REDUCED.get(precision, device)
+    if precision in REDUCED and (format, device) != ("aoti", needed):
         raise ValueError(
-            f"export: `precision` is {precision!r}, which needs format 'aoti' and device 'cpu', not "
+            f"export: `precision` is {precision!r}, which needs format 'aoti' and device {needed!r}, not "
             f"{format!r} and {device!r}"
         )
     return precision

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from orb_export.contract import CUTOFF
 from orb_export.model import OrbV3
 from orb_export.model.chain import Chain
-from orb_export.model.derivatives import remove_net_force, remove_net_torque
+from orb_export.model.derivatives import edge_forces, remove_net_force, remove_net_torque
 
 
 class _Script(nn.Module):
@@ -136,8 +136,7 @@ class DirectScript(_Script):
         forces = remove_net_force(node_forces, one_graph, count)
         if boxvectors is None:
             forces = remove_net_torque(forces, x, one_graph, count)
-        forces = forces + offset
-        forces = forces.index_add(0, centers, gradient).index_add(0, neighbors, -gradient)
+        forces = forces + offset + edge_forces(gradient, centers, neighbors, self.numbers.shape[0])
         return energy * self.kj_per_mol, forces * (self.kj_per_mol * self.angstrom_per_nm)
 
 

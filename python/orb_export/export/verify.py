@@ -38,6 +38,7 @@ TOLERANCES = {
     "float32-split": Tolerances(1e-5, 1e-4, 1e-5, 1e-4),
     # eager model and artefact round the same numbers, but now and then to different sides
     "bfloat16": Tolerances(1e-4, 1e-3, 1e-4, 1e-3),
+    "tf32": Tolerances(1e-4, 1e-3, 1e-4, 1e-3),
 }
 
 
@@ -83,9 +84,12 @@ def eager_model(model: "OrbV3", precision: str, always_split: bool = False) -> "
     """
     from orb_export.export.packed import packed
     from orb_export.export.precision import REDUCED
+    from orb_export.export.tf32 import in_tf32
 
     if precision not in REDUCED:
         return model
+    if precision == "tf32":
+        return in_tf32(model)
     return packed(model, "three-bfloat16" if always_split and precision == "float32-split" else precision)
 
 

@@ -29,27 +29,30 @@ class MLP(nn.Module):
         self.second = nn.Linear(hidden, hidden)
         self.third = nn.Linear(hidden, outputs)
 
+    def product(self, rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """rows . weight^T + bias: (R, D), (C, D), (C) -> (R, C). All its products are made here."""
+        return functional.linear(rows, weight, bias)
+
     def finish(self, before_first_activation: Tensor) -> Tensor:
         """The rest of the perceptron, for callers that evaluate the first layer in parts."""
         hidden = functional.silu(before_first_activation)  # (R, H)
-        hidden = functional.silu(self.second(hidden))
-        result: Tensor = self.third(hidden)  # (R, C)
-        return result
+        hidden = functional.silu(self.product(hidden, self.second.weight, self.second.bias))
+        return self.product(hidden, self.third.weight, self.third.bias)  # (R, C)
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, D) -> (R, C)."""
-        return self.finish(self.first(x))
+        return self.finish(self.product(x, self.first.weight, self.first.bias))
 
     def finish_keep(self, before_first_activation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `finish`, and the slopes of both activations (R, H), all that `finish_vjp` needs."""
         hidden, first_slope = silu_with_slope(before_first_activation)  # (R, H)
-        hidden, second_slope = silu_with_slope(self.second(hidden))
-        return self.third(hidden), first_slope, second_slope
+        hidden, second_slope = silu_with_slope(self.product(hidden, self.second.weight, self.second.bias))
+        return self.product(hidden, self.third.weight, self.third.bias), first_slope, second_slope
 
     def finish_vjp(self, first_slope: Tensor, second_slope: Tensor, gradient: Tensor) -> Tensor:
         """Gradient with respect to the result of `finish` (R, C) -> to its input (R, H)."""
-        gradient = torch.mm(gradient, self.third.weight) * second_slope
-        return torch.mm(gradient, self.second.weight) * first_slope
+        gradient = self.product(gradient, self.third.weight.t()) * second_slope
+        return self.product(gradient, self.second.weight.t()) * first_slope
 
 
 class HeadMLP(nn.Module):
@@ -110,10 +113,11 @@ class Block(nn.Module):
 
     def keep(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `forward`, and all that `vjp` needs: two slopes (R, H) and what is normalized (R, C)."""
-        raw, first_slope, second_slope = self.mlp.finish_keep(self.mlp.first(x))
+        before = self.mlp.product(x, self.mlp.first.weight, self.mlp.first.bias)
+        raw, first_slope, second_slope = self.mlp.finish_keep(before)
         return self.norm(raw), first_slope, second_slope, raw
 
     def vjp(self, first_slope: Tensor, second_slope: Tensor, raw: Tensor, gradient: Tensor) -> Tensor:
         """Gradient with respect to the result (R, C) -> with respect to `x` (R, D)."""
         gradient = self.mlp.finish_vjp(first_slope, second_slope, self.norm.vjp(raw, gradient))
-        return torch.mm(gradient, self.mlp.first.weight)
+        return self.mlp.product(gradient, self.mlp.first.weight.t())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .rows import sum_rows
+
 if TYPE_CHECKING:
     from .orb import OrbV3
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 def by_center(edge_energy: Tensor, centers: Tensor, n_atoms: int) -> Tensor:
     """Sums over the edges of each center: (E,) -> (N,)."""
     columns = edge_energy.detach()[:, None]  # cpu_passes knows sums of rows
-    return columns.new_zeros(n_atoms, 1).index_add(0, centers, columns)[:, 0]
+    return sum_rows(columns, centers, n_atoms)[:, 0]
 
 
 class ConservativeCore(nn.Module):

@@ -8,19 +8,20 @@ T = sum of vector (x) g over the edges of a graph, dE/d(eps) = (T + T^T)/2 and d
 import torch
 from torch import Tensor
 
+from .rows import sum_rows
+
 LARGEST_STRESS = 1e10  # eV/angstrom^3; published conservative models zero what is not smaller than this
 _INERTIA_RTOL = 1e-12  # directions with a smaller share of the inertia count as the axis of a linear molecule
 
 
 def edge_forces(gradient: Tensor, centers: Tensor, neighbors: Tensor, n_atoms: int) -> Tensor:
     """Forces (N, 3) eV/angstrom of the edge gradients g (E, 3)."""
-    forces = gradient.new_zeros(n_atoms, 3).index_add(0, centers, gradient)
-    return forces.index_add(0, neighbors, -gradient)
+    return sum_rows(gradient, centers, n_atoms) - sum_rows(gradient, neighbors, n_atoms)
 
 
 def _edge_tensor(vectors: Tensor, gradient: Tensor, edge_graph: Tensor, n_graphs: int) -> Tensor:
     outer = vectors[:, :, None] * gradient[:, None, :]  # (E, 3, 3)
-    return outer.new_zeros(n_graphs, 3, 3).index_add(0, edge_graph, outer)
+    return sum_rows(outer, edge_graph, n_graphs)
 
 
 def strain_gradient(vectors: Tensor, gradient: Tensor, edge_graph: Tensor, n_graphs: int) -> Tensor:
@@ -63,7 +64,7 @@ def direct_stress(head: Tensor, strain_gradient: Tensor, cell: Tensor) -> Tensor
 
 def remove_net_force(forces: Tensor, batch: Tensor, counts: Tensor) -> Tensor:
     """Subtract the mean of each graph: (N, 3) -> (N, 3)."""
-    totals = forces.new_zeros(counts.shape[0], 3).index_add(0, batch, forces)
+    totals = sum_rows(forces, batch, counts.shape[0])
     means = totals / counts.to(forces.dtype)[:, None]
     return forces - means.index_select(0, batch)
 
@@ -78,9 +79,9 @@ def remove_net_torque(
     """
     n_graphs = counts.shape[0]
     r = remove_net_force(positions, batch, counts)  # relative to the centroid
-    torque = r.new_zeros(n_graphs, 3).index_add(0, batch, torch.cross(r, forces, dim=1))
+    torque = sum_rows(torch.cross(r, forces, dim=1), batch, n_graphs)
     outer = r[:, :, None] * r[:, None, :]  # (N, 3, 3)
-    inertia = r.new_zeros(n_graphs, 3, 3).index_add(0, batch, outer)  # (B, 3, 3)
+    inertia = sum_rows(outer, batch, n_graphs)  # (B, 3, 3)
     trace = inertia.diagonal(dim1=1, dim2=2).sum(1)
     inertia = inertia - trace[:, None, None] * torch.eye(3, dtype=r.dtype, device=r.device)
     inverse = torch.linalg.pinv(inertia, rtol=rtol, hermitian=True)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .blocks import MLP, Block, RMSNorm
 from .conditioning import NoShift, Shift
+from .rows import gather_rows, sum_rows
 
 
 class MessageBlock(nn.Module):
@@ -40,9 +41,9 @@ class MessageBlock(nn.Module):
         self, e: Tensor, as_center: Tensor, as_neighbor: Tensor, centers: Tensor, neighbors: Tensor
     ) -> Tensor:
         """Edge stream (E, C), what atoms give as center, as neighbor (N, H), both ends (E,) -> (E, H)."""
-        from_nodes = as_center.index_select(0, centers) + as_neighbor.index_select(0, neighbors)  # (E, H)
+        from_nodes = gather_rows(as_center, centers) + gather_rows(as_neighbor, neighbors)  # (E, H)
         weight = self.mlp.first.weight[:, : self.channels]
-        return functional.linear(e, weight, self.mlp.first.bias) + from_nodes
+        return self.mlp.product(e, weight, self.mlp.first.bias) + from_nodes
 
     def finish(
         self, e: Tensor, as_center: Tensor, as_neighbor: Tensor, centers: Tensor, neighbors: Tensor
@@ -65,7 +66,8 @@ class MessageBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Gradient with respect to the result (E, C) -> to e (E, C) and to what its atoms give (E, H)."""
         g_first = self.mlp.finish_vjp(first_slope, second_slope, self.norm.vjp(raw, gradient))
-        return torch.mm(g_first, self.mlp.first.weight[:, : self.channels]), g_first
+        weight = self.mlp.first.weight[:, : self.channels]
+        return self.mlp.product(g_first, weight.t()), g_first
 
     def forward(self, x: Tensor, e: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
         """(N, C), (E, C), (E,), (E,) -> (E, C)."""
@@ -104,8 +106,8 @@ class Interaction(nn.Module):
         """Message of each edge (E, C), and its gated sums onto neighbors and onto centers (N, C) each."""
         message = self.edge_block(x, e, centers, neighbors)  # (E, C)
         to_neighbors, to_centers = self.gated(e, envelope, message)  # (E, C)
-        received = torch.zeros_like(x).index_add(0, neighbors, to_neighbors)  # (N, C)
-        sent = torch.zeros_like(x).index_add(0, centers, to_centers)  # (N, C)
+        received = sum_rows(to_neighbors, neighbors, x.shape[0])  # (N, C)
+        sent = sum_rows(to_centers, centers, x.shape[0])  # (N, C)
         return message, received, sent
 
     def update(self, x: Tensor, received: Tensor, sent: Tensor) -> Tensor:
