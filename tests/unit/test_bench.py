@@ -198,6 +198,9 @@ def test_mistakes_are_named(capsys):
             run.Plan(atoms=(n_atoms,))
     with pytest.raises(ValueError, match=r"`models` has \['large'\] but must be of"):
         run.Plan(models=("large",))
+    with pytest.raises(ValueError, match=r"`precisions` has \['tf32'\] but must be of"):
+        run.Plan(precisions=("tf32",))
+    assert run.Plan(precisions=("tf32",), device="cuda").precisions == ("tf32",)
     with pytest.raises(ValueError, match="`repeats` is 0 but must be positive"):
         run.Plan(repeats=0)
     with pytest.raises(ValueError, match="`atoms` is 20 but must be"):

@@ -40,13 +40,19 @@ def peaks(device: str = "cpu", repeats: int = 10) -> dict[str, float]:
         return {"float32": max(found["MKL"], found["oneDNN"]), "bfloat16": found["bfloat16"]}
     result = {}
     rows, inputs, outputs = (2 * size for size in PEAK_SHAPE)
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    kinds = {"float32": (torch.float32, "highest"), "tf32": (torch.float32, "high")}
+    for name, (dtype, setting) in {**kinds, "bfloat16": (torch.bfloat16, "highest")}.items():
         x, weight = (torch.randn(s, inputs, device=device, dtype=dtype) for s in (rows, outputs))
 
         def product(x: Tensor = x, weight: Tensor = weight) -> None:
             torch.nn.functional.linear(x, weight)
             torch.cuda.synchronize()
 
-        seconds = least_times({"product": product}, repeats, warm_up=3)["product"]
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(setting)
+        try:
+            seconds = least_times({"product": product}, repeats, warm_up=3)["product"]
+        finally:
+            torch.set_float32_matmul_precision(before)
         result[name] = 2e-9 * rows * inputs * outputs / seconds
     return result

@@ -13,9 +13,9 @@ BARS = {
     "direct": {"float32": 0.70, "float32-split": 0.40, "bfloat16": 0.20},
     "conservative": {"float32": 0.70, "float32-split": 0.40, "bfloat16": 0.22},
 }
-_STYLES = {"float32": "o-", "float32-split": "s-.", "bfloat16": "o--", "orb-models": "x:"}
+_STYLES = {"float32": "o-", "float32-split": "s-.", "bfloat16": "o--", "tf32": "^--", "orb-models": "x:"}
 LINEARITY = 10.5
-# of a step in float32 on a GPU with that in its name: least steps/s, most bytes; a bar of 0 is none
+# of a step on a GPU with that in its name: least steps/s, most bytes; a bar of 0 is none
 DEVICE_BARS = {
     "H200": {
         ("direct-20", 1000): (600.0, 0.0),

@@ -16,7 +16,8 @@ from . import graphs, machine, memory, on_device, products, steps, work
 from .timing import least_times
 
 Progress = Callable[[str], None]
-PRECISIONS = ("float32", "float32-split", "bfloat16")
+# of each device
+PRECISIONS = {"cpu": ("float32", "float32-split", "bfloat16"), "cuda": ("float32", "tf32")}
 MEMORY_OF = ("ours", "limited", "orb-models")
 _NEIGHBORS = 80  # of copper within the cutoff, about
 
@@ -26,7 +27,7 @@ class Plan:
     """What to measure."""
 
     models: Sequence[str] = tuple(steps.MODELS)
-    precisions: Sequence[str] = PRECISIONS
+    precisions: Sequence[str] = PRECISIONS["cpu"]
     atoms: Sequence[int] = (64, 256, 1000)
     graph_atoms: Sequence[int] = (1000, 10000, 100000)
     memory_atoms: int = 0  # of direct-inf; 0: not measured
@@ -45,7 +46,7 @@ class Plan:
     def __post_init__(self) -> None:
         known: dict[str, Iterable[object]] = {
             "models": steps.MODELS,
-            "precisions": PRECISIONS,
+            "precisions": PRECISIONS[self.device],
             "memory_of": MEMORY_OF,
         }
         for field, values in known.items():

@@ -27,8 +27,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--precisions",
         nargs="*",
-        choices=("float32", "float32-split", "bfloat16"),
-        help="default: all; on a GPU float32",
+        choices=("float32", "float32-split", "bfloat16", "tf32"),
+        help="default: all that the device has, tf32 on a GPU, float32-split and bfloat16 on a CPU",
     )
     parser.add_argument(
         "--atoms",
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("bench: `device` is 'cuda' but torch finds no CUDA device here")
     precisions = args.precisions
     if precisions is None:
-        precisions = MEASURED if device == "cpu" else ("float32",)
+        precisions = MEASURED[device]
     atoms, graph_atoms, most_edges = _SIZES[device]
     if args.atoms is not None:
         atoms = tuple(args.atoms)
