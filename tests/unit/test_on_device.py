@@ -12,6 +12,7 @@ from ase.build import bulk
 from orb_export import _core
 from orb_export import load as load_artefact
 from orb_export.export import export_model
+from orb_export.graph import from_atoms
 
 from tests.accuracy import within
 from tests.artefacts import tiny_model
@@ -45,8 +46,9 @@ def array_at(address: int, n_atoms: int) -> np.ndarray:
 class Device:
     """An evaluation with the arrays that a host would write and read on its device."""
 
-    def __init__(self, artefact, atoms: Atoms) -> None:
-        self.evaluation = _core.load_potential(str(artefact)).on_device(atoms.numbers.tolist())
+    def __init__(self, artefact, atoms: Atoms, **options) -> None:
+        potential = _core.load_potential(str(artefact), **options)
+        self.evaluation = potential.on_device(atoms.numbers.tolist())
         self.positions = array_at(self.evaluation.positions, len(atoms))
         self.forces = array_at(self.evaluation.forces, len(atoms))
         self.positions[:] = atoms.positions
@@ -79,6 +81,26 @@ def test_results_are_those_of_host_arrays(kind, structure, artefacts):
     assert within(check, "stress", np.abs(result["stress"] - wanted["stress"]).max(), 1e-9)
     assert within(check, "confidence", np.abs(result["confidence"] - wanted["confidence"]).max(), 1e-9)
     assert result["largest_force"] == np.abs(device.forces).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_limit_is_kept_by_parts(kind, artefacts):
+    crystal = CRYSTAL.repeat((3, 3, 3))
+    crystal.rattle(0.1, seed=5)
+    wanted = expected(artefacts[kind], crystal)
+    edges = len(from_atoms(crystal, KINDS[kind].config.max_neighbors).centers)
+    least = load_artefact(artefacts[kind]).predict_memory(len(crystal), edges).least
+    for limit in (least, 0):
+        device = Device(artefacts[kind], crystal, memory_limit=limit, program="auto" if limit else "steps")
+        result = device.evaluate()
+        check = "atoms on the device in parts against host arrays, float64"
+        assert within(check, "energy", abs(result["energy"] - wanted["energy"]) / len(crystal), 1e-10)
+        assert within(check, "forces", np.abs(device.forces - wanted["forces"]).max(), 1e-9)
+        assert within(check, "stress", np.abs(result["stress"] - wanted["stress"]).max(), 1e-9)
+        assert within(check, "confidence", np.abs(result["confidence"] - wanted["confidence"]).max(), 1e-9)
+    device = Device(artefacts[kind], crystal, memory_limit=least // 2)
+    with pytest.raises(ValueError, match=f"`memory_limit` is {least // 2} bytes but {len(crystal)} atoms"):
+        device.evaluate()
 
 
 def test_positions_may_change_in_place(artefacts):

@@ -145,7 +145,7 @@ class ORB_EXPORT_API Potential {
   // the gradient needs (Keep of plan.h). evaluate() chooses both itself: this is for tests and measurements.
   virtual Result evaluate_in_chunks(const Graph &graph, const Request &request, int64_t chunk,
                                     const std::vector<int> &kept, Exchange *exchange = nullptr) = 0;
-  // For atoms of these atomic numbers. Memory limits and per-atom results are not for it.
+  // For atoms of these atomic numbers. Per-atom results are not for it, nor is the edge search limited.
   virtual std::unique_ptr<DeviceEvaluation> on_device(const std::vector<int64_t> &numbers) = 0;
   // What such an evaluation will use. Throws std::invalid_argument when it cannot keep the memory limit.
   virtual Memory predict_memory(int64_t n_atoms, int64_t n_edges, const Request &request = {}) const = 0;

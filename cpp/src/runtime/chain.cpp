@@ -36,6 +36,29 @@ struct Energy {
   const Tensor &g_latent() const { return outputs[2]; }
 };
 
+// One sum over processes; of direct models, that of the `forces` is a part of it. `x`: of own atoms.
+Energy energy_of(Steps &steps, const Walk &walk, const Tensor &x, Collective &collective,
+                 ForceSums *force_sums) {
+  const int64_t n_own = x.size(0), channels = x.size(1);
+  const Tensor latent = on_host(x.to(at::kDouble).sum(0));
+  double *forces = reinterpret_cast<double *>(force_sums);
+  std::vector<double> sums = {walk.references().sum().item<double>(), walk.repulsion().sum().item<double>(),
+                              static_cast<double>(n_own)};
+  sums.insert(sums.end(), data(latent), data(latent) + channels);
+  if (forces) sums.insert(sums.end(), forces, forces + kForceSums);
+  collective.sum(sums.data(), static_cast<int64_t>(sums.size()));
+  if (forces) std::copy_n(sums.end() - kForceSums, kForceSums, forces);
+
+  const auto doubles = x.options().dtype(at::kDouble);
+  const auto scalar = [&](double value) { return at::zeros({}, doubles).fill_(value); };
+  Energy energy = {sums[0], sums[1], sums[2], {}, {}};
+  energy.latent = at::from_blob(&sums[kEnergySums], {channels}, at::kDouble).clone().to(x.device());
+  if (energy.n_atoms > 0)
+    energy.outputs = steps.run("readout.total", 0,
+                               {energy.latent, scalar(sums[0]), scalar(sums[1]), scalar(energy.n_atoms)});
+  return energy;
+}
+
 // One evaluation.
 class Run {
  public:
@@ -103,27 +126,9 @@ void Run::find_centroid() {
   assembly_.set_centroid(sums);
 }
 
-// One sum over processes; of direct models, that of the forces is a part of it.
 Energy Run::energy(const Tensor &x) {
-  const int64_t channels = metadata_.channels;
   const bool with_forces = direct() && request_.forces;
-  const Tensor latent = on_host(x.to(at::kDouble).sum(0));
-  double *forces = reinterpret_cast<double *>(&assembly_.sums());
-  std::vector<double> sums = {walk_.references().sum().item<double>(), walk_.repulsion().sum().item<double>(),
-                              static_cast<double>(graph_.n_own())};
-  sums.insert(sums.end(), data(latent), data(latent) + channels);
-  if (with_forces) sums.insert(sums.end(), forces, forces + kForceSums);
-  collective_.sum(sums.data(), static_cast<int64_t>(sums.size()));
-  if (with_forces) std::copy_n(sums.end() - kForceSums, kForceSums, forces);
-
-  const auto doubles = x.options().dtype(at::kDouble);
-  const auto scalar = [&](double value) { return at::zeros({}, doubles).fill_(value); };
-  Energy energy = {sums[0], sums[1], sums[2], {}, {}};
-  energy.latent = at::from_blob(&sums[kEnergySums], {channels}, at::kDouble).clone().to(x.device());
-  if (energy.n_atoms > 0)
-    energy.outputs = steps_.run("readout.total", 0,
-                                {energy.latent, scalar(sums[0]), scalar(sums[1]), scalar(energy.n_atoms)});
-  return energy;
+  return energy_of(steps_, walk_, x, collective_, with_forces ? &assembly_.sums() : nullptr);
 }
 
 // Their forces and virials, completed over processes.
@@ -150,8 +155,25 @@ Chain::Chain(std::unique_ptr<Steps> steps, const Metadata &metadata, int device)
 
 Result Chain::run(const Graph &graph, const Plan &plan, const Request &request, Collective &collective) {
   const at::NoGradGuard no_grad;
-  Walk walk(*steps_, metadata_, plan, graph, device_, collective);
+  Walk walk(*steps_, metadata_, plan, graph, to_tensors(graph, device_), collective);
   return Run(*steps_, metadata_, graph, request, collective, walk).result();
+}
+
+Tensors Chain::outputs(const Graph &on_host, const Tensors &inputs, const Plan &plan) {
+  const at::NoGradGuard no_grad;
+  const bool direct = metadata_.kind == "direct";
+  Graph graph = on_host;
+  graph.n_edges = inputs[1].size(0);
+  Collective alone;
+  Walk walk(*steps_, metadata_, plan, graph, inputs, alone);
+  const Tensor x = walk.forward(!direct);
+  const Tensors of_atoms = steps_->run("readout.atoms", 0, {x});
+  const Energy energy = energy_of(*steps_, walk, x, alone, nullptr);
+  Tensor gradient = walk.repulsion_gradient() * energy.outputs[1];
+  if (!direct) walk.backward(energy.g_latent(), gradient);
+  Tensors result = {energy.outputs[0], gradient, of_atoms[0], Tensor()};
+  if (direct) result.insert(result.end(), {of_atoms[1], energy.outputs[3], energy.outputs[4]});
+  return result;
 }
 
 }    // namespace orb_export

@@ -41,9 +41,8 @@ bool same(const DeviceEvaluation::Conditions &a, const DeviceEvaluation::Conditi
 
 }    // namespace
 
-OnDevice::OnDevice(Backend &backend, const Metadata &metadata, c10::Device device,
-                   const std::vector<int64_t> &numbers)
-    : backend_(backend),
+OnDevice::OnDevice(Run run, const Metadata &metadata, c10::Device device, const std::vector<int64_t> &numbers)
+    : run_(std::move(run)),
       metadata_(metadata),
       host_numbers_(numbers),
       numbers_(at::tensor(numbers, at::kLong).to(device)) {
@@ -97,9 +96,9 @@ Result OnDevice::compute(const Conditions &conditions, const Request &request) {
   const auto edges =
       radius_graph_on_device(positions_, conditions.box, metadata_.cutoff, metadata_.max_neighbors, false);
   const auto scalar = positions_.options();
-  const auto outputs = backend_.run({numbers_, edges.centers, edges.neighbors, edges.vectors,
-                                     at::scalar_tensor(conditions.charge, scalar),
-                                     at::scalar_tensor(conditions.spin, scalar)});
+  const auto outputs = run_(host_graph(conditions), {numbers_, edges.centers, edges.neighbors, edges.vectors,
+                                                     at::scalar_tensor(conditions.charge, scalar),
+                                                     at::scalar_tensor(conditions.spin, scalar)});
   confidence_ = outputs[2];
   set_forces(edges.centers, edges.neighbors, outputs);
 

@@ -4,18 +4,21 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+#include <functional>
 #include <optional>
 #include <vector>
 
-#include "backend.h"
+#include "orb_export/potential.h"
 
 namespace orb_export {
 
 class OnDevice : public DeviceEvaluation {
  public:
-  // Keeps a reference to `backend`. Throws std::invalid_argument for elements that the model does not know.
-  OnDevice(Backend &backend, const Metadata &metadata, c10::Device device,
-           const std::vector<int64_t> &numbers);
+  // From what the host knows of a graph and the inputs of the contract to its outputs.
+  using Run = std::function<std::vector<at::Tensor>(const Graph &, const std::vector<at::Tensor> &)>;
+
+  // Throws std::invalid_argument for elements that the model does not know.
+  OnDevice(Run run, const Metadata &metadata, c10::Device device, const std::vector<int64_t> &numbers);
   double *positions() override { return positions_.mutable_data_ptr<double>(); }
   const double *forces() const override { return forces_.const_data_ptr<double>(); }
   const Result &evaluate(const Conditions &conditions, const Request &request) override;
@@ -29,7 +32,7 @@ class OnDevice : public DeviceEvaluation {
 
   Graph host_graph(const Conditions &conditions) const;
 
-  Backend &backend_;
+  Run run_;
   Metadata metadata_;
   std::vector<int64_t> host_numbers_;
   at::Tensor numbers_, positions_, forces_;

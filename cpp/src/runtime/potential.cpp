@@ -79,7 +79,14 @@ class CompiledPotential : public Potential {
   }
 
   std::unique_ptr<DeviceEvaluation> on_device(const std::vector<int64_t> &numbers) override {
-    return std::make_unique<OnDevice>(*backend_, metadata_, torch_device(device_), numbers);
+    const auto run = [this](const Graph &graph, const std::vector<at::Tensor> &inputs) {
+      const Request request;
+      const Problem problem =
+          problem_of(metadata_, graph.n_atoms, inputs[1].size(0), request.forces, torch_threads());
+      if (uses_whole(problem, request)) return backend_->run(inputs);
+      return chain().outputs(graph, inputs, choose_plan(problem, memory_limit_));
+    };
+    return std::make_unique<OnDevice>(run, metadata_, torch_device(device_), numbers);
   }
 
  private:

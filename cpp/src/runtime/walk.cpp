@@ -21,8 +21,8 @@ Tensor product(const Tensor &rows, const Tensor &matrix) {
   return onednn ? matmul(rows, matrix, std::nullopt) : at::mm(rows, matrix);
 }
 
-Walk::Walk(Steps &steps, const Metadata &metadata, const Plan &plan, const Graph &graph, c10::Device device,
-           Collective &collective)
+Walk::Walk(Steps &steps, const Metadata &metadata, const Plan &plan, const Graph &graph,
+           const Tensors &inputs, Collective &collective)
     : steps_(steps),
       layers_(metadata.layers),
       channels_(metadata.channels),
@@ -32,10 +32,8 @@ Walk::Walk(Steps &steps, const Metadata &metadata, const Plan &plan, const Graph
       n_rows_(graph.n_atoms),
       n_own_(graph.n_own()),
       n_centers_(graph.redundant ? n_rows_ : n_own_),
-      options_(
-          at::TensorOptions().device(device).dtype(metadata.dtype == "float64" ? at::kDouble : at::kFloat)),
+      options_(inputs[0].options().dtype(metadata.dtype == "float64" ? at::kDouble : at::kFloat)),
       states_(static_cast<size_t>(layers_)) {
-  const auto inputs = to_tensors(graph, device);
   numbers_ = inputs[0];
   centers_ = inputs[1];
   neighbors_ = inputs[2];

@@ -16,8 +16,9 @@ namespace orb_export {
 
 class Walk {
  public:
-  Walk(Steps &steps, const Metadata &metadata, const Plan &plan, const Graph &graph, c10::Device device,
-       Collective &collective);
+  // `inputs`: those of the contract, on the device. Of arrays of the `graph` only `numbers` are read.
+  Walk(Steps &steps, const Metadata &metadata, const Plan &plan, const Graph &graph,
+       const std::vector<at::Tensor> &inputs, Collective &collective);
   // x of own atoms (n_own, C) after the last layer. `keep`: backward() will follow.
   at::Tensor forward(bool keep);
   // Adds the gradient of the network's energy with respect to the vectors to `gradient` (E, 3), from that

@@ -2,7 +2,7 @@
 
 Each model and size has a process of its own, so that nothing is left of the one before; run as `python -m
 orb_export.bench.on_device JSON` this module is that process. Where the whole program does not fit into the
-device's memory, the steps of the potential take edges from the host in parts, under a memory limit.
+device's memory, the steps of the potential take edges in parts, under a memory limit.
 """
 
 import ctypes
@@ -101,11 +101,11 @@ def _ours(task: Task) -> tuple[Run, dict[str, Any]]:
     limit = task.limit or int(SHARE * _free_memory(task.device))
     whole = potential.predict_memory(task.atoms, edges).used
     described = {"edges": edges, "limit": task.limit}
-    if whole <= limit:
-        return on_device(potential, atoms, task.device), {**described, "program": "whole"}
-    potential = artefact.load(task.file, task.device, memory_limit=limit)
-    potential.predict_memory(task.atoms, edges)  # ValueError if there is no way
-    return steps.moving(potential, atoms), {**described, "program": "steps"}
+    program = "whole" if whole <= limit else "steps"
+    if program == "steps":
+        potential = artefact.load(task.file, task.device, memory_limit=limit)
+        potential.predict_memory(task.atoms, edges)  # ValueError if there is no way
+    return on_device(potential, atoms, task.device), {**described, "program": program}
 
 
 def _upstream(task: Task) -> tuple[Run, dict[str, Any]]:

@@ -181,10 +181,10 @@ def markdown(found: dict[str, Any]) -> str:
     if rows := found.get("device_steps"):
         parts += [
             "## Steps on the device",
-            "Rattled copper, full-size random weights, each row a process of its own. `whole`: atoms, edges "
-            "and forces stay on the device; `steps`: edges come from the host and are taken in parts, "
-            "because of a limit or because the device has no more memory. Memory: the most that torch held "
-            "there (on a CPU: resident set, less that before).",
+            "Rattled copper, full-size random weights, each row a process of its own; atoms, edges, forces "
+            "stay on the device. `steps`: edges are taken in parts, because of a limit or because the device "
+            "has no more memory. Memory: the most that torch held there (on a CPU: resident set, less that "
+            "before).",
             _device_steps(rows, found["machine"]["gpu"]),
         ]
     if found["graphs"]:

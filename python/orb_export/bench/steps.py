@@ -128,19 +128,18 @@ def peer(name: str, folder: Path, device: str = "cpu") -> Contestant:
     return on
 
 
-def moving(potential: artefact.Potential, atoms: Atoms) -> Run:
-    """A step through Python, with arrays of the host."""
-    atoms = atoms.copy()
-    move = wandering(atoms)
-
-    def step() -> None:
-        move()
-        potential.predict(atoms)
-
-    return step
-
-
 def ours(file: Path) -> Contestant:
     """An artefact through Python, opened as a user opens it."""
     potential = artefact.load(file)
-    return lambda atoms: moving(potential, atoms)
+
+    def on(atoms: Atoms) -> Run:
+        atoms = atoms.copy()
+        move = wandering(atoms)
+
+        def step() -> None:
+            move()
+            potential.predict(atoms)
+
+        return step
+
+    return on
