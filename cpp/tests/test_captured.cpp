@@ -19,7 +19,7 @@ constexpr double kCutoffOfTest = 6.0;
 constexpr int64_t kMaxNeighbors = 1000;
 
 struct Counts {
-  int plain = 0, captures = 0, replays = 0, living = 0;
+  int plain = 0, captures = 0, replays = 0, settled = 0, living = 0;
   bool fails = false;
 };
 
@@ -34,8 +34,9 @@ class FakeGraph : public DeviceGraph {
     work_ = work;
     work_();
   }
+  void settle() override { ++counts_.settled; }
   void replay() override {
-    ++counts_.replays;
+    CHECK(counts_.settled == ++counts_.replays);
     work_();
   }
 

@@ -46,6 +46,7 @@ class Captured {
   }
 
   Tensors run(const Tensors &inputs) {
+    graph_->settle();
     fill(inputs);
     graph_->replay();
     Tensors results;    // copies: the next replay writes to the same place

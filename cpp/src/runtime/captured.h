@@ -16,6 +16,9 @@ class DeviceGraph {
   virtual ~DeviceGraph() = default;
   // Runs `work`, perhaps more than once; it must not wait for the device. Throws what torch throws.
   virtual void capture(const std::function<void()> &work) = 0;
+  // Waits for what follows the last replay, if that was on another stream than the present one: what it reads
+  // and writes may be overwritten from now on.
+  virtual void settle() = 0;
   // Does what `work` did, with what is now at the same addresses.
   virtual void replay() = 0;
 };

@@ -7,6 +7,8 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <optional>
 #define ORB_EXPORT_DEVICE_GRAPHS 1
 #endif
 
@@ -40,8 +42,13 @@ class AcceleratorGraph : public DeviceGraph {
     graph_.capture_end();
   }
 
+  void settle() override {
+    if (last_ && *last_ != at::accelerator::getCurrentStream(device_.index())) last_->synchronize();
+  }
+
   void replay() override {
     const c10::DeviceGuard guard(device_);
+    last_ = at::accelerator::getCurrentStream(device_.index());
     graph_.replay();
   }
 
@@ -55,6 +62,7 @@ class AcceleratorGraph : public DeviceGraph {
   }
 
   c10::Device device_;
+  std::optional<c10::Stream> last_;    // of a replay
   at::accelerator::Graph graph_;
 };
 
