@@ -1,5 +1,6 @@
 """Frequencies and dynamics in an artefact's record. Oracles: phonopy; conservation of energy of ASE's EMT."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,57 @@ def test_without_a_crystal_the_reason_is_stated():
     assert found["phonons"] == found["dynamics"] == {"skipped": True, "reason": reason}
     assert _effect({"accuracy": found}, "phonons") == f"not measured: {reason}"
     assert _effect({"accuracy": {"skipped": True}}, "dynamics") == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], None), (["--accuracy", "forces"], False), (["--accuracy", "full"], True)],
+    ids=["default", "forces", "full"],
+)
+def test_the_command_passes_the_choice_on(options, expected, monkeypatch, tmp_path):
+    chosen = []
+
+    def export_model(model, file, *, with_effects, **others):
+        chosen.append(with_effects)
+        file.touch()
+        return {
+            "model": "m",
+            "format": "torchscript",
+            "precision": "float32",
+            "verification": {"structures": 1},
+        }
+
+    monkeypatch.setattr("orb_export.export.export_model", export_model)
+    monkeypatch.setattr("orb_export.export.sources.load_source", lambda *arguments, **options: None)
+    assert cli.main(["export", "demo", "-o", str(tmp_path / "m.pt"), *options]) == 0
+    assert chosen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("precision", "small", "expected"),
+    [
+        ("bfloat16", True, True),
+        ("bfloat16", False, False),
+        ("float32", True, False),
+    ],
+)
+def test_by_default_effects_are_those_of_reduced_precisions_of_small_models(
+    precision, small, expected, monkeypatch, tmp_path
+):
+    chosen = []
+
+    def verification_and_accuracy(file, model, precision, validation, with_effects):
+        chosen.append(with_effects)
+        return {"verification": {"passed": True}, "accuracy": {}}
+
+    monkeypatch.setattr("orb_export.export._compile", lambda model, payload, *rest: zip_file(payload))
+    monkeypatch.setattr("orb_export.export.verify.verification_and_accuracy", verification_and_accuracy)
+    monkeypatch.setattr(effects, "small_weights", lambda model: small)
+    model = tiny_model("direct", dtype=torch.float32)
+    export_model(model, tmp_path / "model.pt2", precision=precision)
+    assert chosen == [expected]
+
+
+def zip_file(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("anything", "")
