@@ -8,7 +8,7 @@ MODEL is what `orb-export export` takes, or an artefact, which has its precision
 is the slope of a straight line through the total energy per atom; the first picosecond is left out. Its error
 is that of the fit to blocks of a tenth of the line. Energy per atom of more atoms fluctuates less about the
 same line, and longer runs find it more precisely: both only matter where the error is not below the drift
-that is looked for. The whole table takes some five minutes of one core, half of them to compile.
+that is looked for. The whole table takes some eight minutes of one core, half of them to compile.
 """
 
 import argparse
