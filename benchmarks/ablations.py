@@ -7,7 +7,7 @@ FOLDER holds the sets, each with train.xyz and test.xyz. Every row is a model tr
 with the same settings but for what the ablation changes, on the same structures; runs lie in DIR and are
 continued or reused. Errors are those on the test files.
 
-equigrad      weight of the rotational gradient in the loss, 0 against the default (report, Figure 3)
+equigrad      weight of the rotational gradient in the loss: five times the default, it, 0 (report, Figure 3)
 neighbors     20 neighbors against all
 kind          direct against conservative
 distillation  direct model trained on labels of the conservative one against one trained on the data
@@ -29,7 +29,7 @@ from orb_export import checkpoint
 from orb_export.ase import OrbCalculator
 from orb_export.model import OrbV3
 from orb_export.model.heads import expected_error
-from orb_export.train.config import TrainConfig, parse_config
+from orb_export.train.config import LossOptions, TrainConfig, parse_config
 from orb_export.train.data import collate, random_rotation, read_samples
 from orb_export.train.label import Teacher, label_structures
 from orb_export.train.losses import predict
@@ -92,7 +92,11 @@ def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
 
     conservative, direct = plain("conservative"), plain("direct", {"model": {"kind": "direct"}})
     return {
-        "equigrad": {"on": conservative, "off": plain("no-equigrad", {"loss": {"equigrad": 0.0}})},
+        "equigrad": {
+            "five times": plain("equigrad-5x", {"loss": {"equigrad": 5 * LossOptions().equigrad}}),
+            "default": conservative,
+            "off": plain("no-equigrad", {"loss": {"equigrad": 0.0}}),
+        },
         "neighbors": {"all": conservative, "20": plain("neighbors-20", {"model": {"max_neighbors": 20}})},
         "kind": {"conservative": conservative, "direct": direct},
         "distillation": {"direct": direct, "direct, distilled": bench.distilled},
