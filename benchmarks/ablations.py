@@ -205,7 +205,9 @@ def plot_confidence(table: Table, path: Path) -> None:
 def _with_spread(values: np.ndarray) -> str:
     if np.isnan(values).any():
         return "-"
-    return f"{values.mean():.3g} ± {values.std(ddof=1):.1g}" if len(values) > 1 else f"{values[0]:.3g}"
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
+    return f"{values.mean():.3g} ± {float(f'{values.std(ddof=1):.1g}'):g}"  # 70, not 7e+01
 
 
 def main() -> None:
