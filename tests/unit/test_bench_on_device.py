@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from orb_export import artefact
+from orb_export import artefact, cli
 from orb_export.bench import graphs, on_device, report, run, steps
 from orb_export.export import export_model
 
@@ -90,6 +90,7 @@ def test_rows_have_the_bars_of_their_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(steps, "export", lambda *arguments: tmp_path.joinpath(arguments[1].name).touch())
     plan = run.Plan(models=("direct-20", "direct-inf"), precisions=("float32",), atoms=(1000, 100_000))
     plan = dataclasses.replace(plan, most_edges=3_000_000, on_device=True, keep=tmp_path)
+    plan = dataclasses.replace(plan, device_limit=5_000_000_000)
     assert [plan.sizes(model) for model in plan.models] == [[1000, 100_000], [1000]]
     artefacts = run.Artefacts(tmp_path, "cuda", lambda message: None)
     rows = run._device_steps(plan, "direct-20", artefacts, {"float32": 1000.0})
@@ -102,12 +103,30 @@ def test_rows_have_the_bars_of_their_gpu(monkeypatch, tmp_path):
     page["machine"] |= {"gpu": "NVIDIA H200"}
     shown = report.markdown(page)
     assert "| direct-20 | float32 | 1000 | 20000 | whole | 2.00 (30) | 500 (bar 600) | 1.00 |" in shown
-    assert "| steps, at most 7.5 GB | 200.00 (30) | 5 (bar 6.67) | 1.00 (bar 8) |" in shown
+    assert "| steps, at most 5 GB | 200.00 (30) | 5 (bar 6.67) | 1.00 (bar 8) |" in shown
     page["machine"] |= {"gpu": "another"}
     assert "500 (bar" not in report.markdown(page)
     both = report.merged(page, found_rows() | {"device_steps": rows[:1]})
     assert len(both["device_steps"]) == 3
     assert len(report.write(page, tmp_path / "page")) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {"on_device": False, "device_limit": 7_500_000_000, "most_edges": 0, "atoms": (64, 256, 1000)}),
+        (["--on-device"], {"on_device": True}),
+        (["--device-limit", "2e9"], {"device_limit": 2_000_000_000}),
+        (["--most-edges", "5000"], {"most_edges": 5000}),
+        (["--atoms", "400"], {"atoms": (400,)}),
+        (["--graph-atoms", "800"], {"graph_atoms": (800,)}),
+    ],
+)
+def test_the_command_passes_its_options_on(arguments, expected, monkeypatch):
+    plans = []
+    monkeypatch.setattr(run, "prepare", lambda plan, progress: plans.append(plan))
+    assert cli.main(["bench", "--device", "cpu", "--prepare", *arguments]) == 0
+    assert {name: getattr(plans[0], name) for name in expected} == expected
 
 
 @gpu

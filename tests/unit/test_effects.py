@@ -141,6 +141,13 @@ def test_the_command_passes_the_choice_on(options, expected, monkeypatch, tmp_pa
     assert chosen == [expected]
 
 
+@pytest.mark.parametrize("given", [{"validation": [COPPER]}, {"with_effects": True}, {"with_effects": False}])
+def test_without_verification_no_accuracy_can_be_asked_for(given, tmp_path):
+    message = f"`{next(iter(given))}` is given but `verified` is False"
+    with pytest.raises(ValueError, match=message):
+        export_model(tiny_model("direct"), tmp_path / "m.pt", format="torchscript", verified=False, **given)
+
+
 @pytest.mark.parametrize(
     ("precision", "small", "expected"),
     [

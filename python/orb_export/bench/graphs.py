@@ -117,10 +117,8 @@ def measure(n_atoms: int, peers: list[str], repeats: int, device: str = "cpu") -
     atoms = copper(n_atoms)
     runs = {name: ours(atoms, cap, device) for name, cap in CAPS.items()}
     found = {name: torch.as_tensor(run()[0]) for name, run in runs.items()}  # type: ignore[index]
-    edges, width = (
-        {name: pairs.shape[1] for name, pairs in found.items()},
-        int(found["full"][0].bincount().max()),
-    )
+    edges = {name: pairs.shape[1] for name, pairs in found.items()}
+    width = int(found["full"][0].bincount().max())
     del found
     for peer in peers:
         runs |= _peer(peer, atoms, device, width)

@@ -52,6 +52,11 @@ def export_model(
 
     file = Path(file)
     _check_arguments(file, format, structure)
+    if not verified and (validation is not None or with_effects is not None):
+        ignored = "validation" if validation is not None else "with_effects"
+        raise ValueError(
+            f"export: `{ignored}` is given but `verified` is False: no accuracy is measured then"
+        )
     precision = checked(precision, model.dtype, format, model.device.type)
     if PRECISIONS[precision] != model.dtype:
         model = copy.deepcopy(model).to(PRECISIONS[precision])
