@@ -12,7 +12,7 @@ neighbors     20 neighbors against all
 kind          direct against conservative
 distillation  direct model trained on labels of the conservative one against one trained on the data
 pretraining   trunk pretrained by denoising against random weights
-optimizer     SOAP at 3e-3 against Adam at 2e-3
+optimizer     SOAP at 3e-3 with fresh and with older axes against Adam at 2e-3
 confidence    force errors by what the confidence head expects (report, Figure 4)
 """
 
@@ -103,6 +103,7 @@ def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
         "distillation": {"direct": direct, "direct, distilled": bench.distilled},
         "optimizer": {
             "soap": conservative,
+            "soap, axes of 25 steps": plain("soap-25", {"optimizer": {"precondition_steps": 25}}),
             "adam": plain("adam", {"optimizer": {"name": "adam", "learning_rate": 2e-3}}),
         },
         "pretraining": {"random weights": conservative, "pretrained": bench.pretrained},

@@ -145,7 +145,7 @@ class OptimizerOptions(Options):
     epochs: PositiveInt = 20
     learning_rate: PositiveFloat = 1e-3
     weight_decay: Weight = 0.0
-    precondition_steps: PositiveInt | None = None  # of soap, between updates of the axes it scales along; 25
+    precondition_steps: PositiveInt | None = None  # of soap, between updates of the axes it scales along; 8
     schedule: Literal["hold-cosine", "one-cycle", "constant"] = "hold-cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5  # last part, in which the rate falls to 0

@@ -28,8 +28,8 @@ INITIAL_COUNT = 1000
 # 1 / sqrt(<SiLU(x)^2>) of a unit normal x: layers that follow an activation keep the scale of the signal.
 SILU_GAIN = 1.68
 # Share of the anisotropic harmonics (l > 0) in the first layer: an energy that begins nearly as a function of
-# distances has forces that correlate with true ones, and training does not wait for that to arise from noise.
-ANISOTROPY = 0.1
+# distances has forces that correlate with true ones, and what random directions add must be unlearned first.
+ANISOTROPY = 0.01
 SCALE_SAMPLES = 32  # structures that set the scale of the edge features
 # Standard deviation of the frequencies (per unit of charge or spin) of the conditioning: neighboring values
 # begin similar, where frequencies of order 1 would make every one unrelated to the next.
