@@ -7,7 +7,7 @@ FOLDER holds the sets, each with train.xyz and test.xyz. Every row is a model tr
 with the same settings but for what the ablation changes, on the same structures; runs lie in DIR and are
 continued or reused. Errors are those on the test files.
 
-equigrad      weight of the rotational gradient: twice the default, the default, and 0 (report, Figure 3)
+equigrad      weight of the rotational gradient: from five times the default to 0 (report, Figure 3)
 neighbors     20 neighbors against all
 kind          direct against conservative
 distillation  direct model trained on labels of the conservative one against one trained on the data
@@ -93,6 +93,7 @@ def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
     conservative, direct = plain("conservative"), plain("direct", {"model": {"kind": "direct"}})
     return {
         "equigrad": {
+            "five times": plain("equigrad-5x", {"loss": {"equigrad": 5 * LossOptions().equigrad}}),
             "twice": plain("equigrad-2x", {"loss": {"equigrad": 2 * LossOptions().equigrad}}),
             "default": conservative,
             "off": plain("no-equigrad", {"loss": {"equigrad": 0.0}}),
