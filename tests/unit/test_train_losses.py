@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 import torch
 from orb_export.checkpoint import from_upstream_state_dict, to_upstream_state_dict
-from orb_export.graph import batch_graphs, from_edges
+from orb_export.graph import Graph, batch_graphs, from_edges
 from orb_export.model import OrbConfig, OrbV3
 from orb_export.train.data import Labels
-from orb_export.train.losses import LossWeights, conditional_huber, confidence_loss, huber, loss_terms
+from orb_export.train.losses import (
+    LossWeights,
+    additivity_gaps,
+    conditional_huber,
+    confidence_loss,
+    huber,
+    loss_terms,
+    predict,
+)
 from torch.nn import functional
 
 REFERENCE = Path(__file__).resolve().parents[2] / "../shared/reference/reference_cases.npz"
@@ -184,3 +192,59 @@ def test_a_structure_without_stress_adds_nothing_to_loss_or_statistics():
     assert_close(terms["stress_loss"], expected["stress_loss"], "stress")
     assert_close(model.stress_normalizer.mean, alone.stress_normalizer.mean, "mean")
     assert_close(model.stress_normalizer.var, alone.stress_normalizer.var, "variance")
+
+
+def two_structures(model):
+    """Three atoms and one, without edges."""
+    numbers = torch.tensor([3, 14, 29, 42])
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return Graph(
+        numbers=numbers,
+        centers=nothing,
+        neighbors=nothing,
+        vectors=torch.zeros(0, 3, dtype=torch.float64),
+        batch=torch.tensor([0, 0, 0, 1]),
+        counts=torch.tensor([3, 1]),
+        charge=torch.zeros(2, dtype=torch.float64),
+        spin=torch.ones(2, dtype=torch.float64),
+        cell=torch.zeros(2, 3, 3, dtype=torch.float64),
+        positions=torch.zeros(4, 3, dtype=torch.float64),
+    )
+
+
+def test_additivity_gap_is_the_head_of_the_mean_less_the_mean_of_the_head():
+    model = tiny_model()
+    graph = two_structures(model)
+    features = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        gaps = additivity_gaps(model, graph, features)
+        per_atom = model.energy_head.mlp(features[:3])[:, 0]
+        pooled = float(model.energy_head.mlp(features[:3].mean(dim=0, keepdim=True)))
+    assert float(gaps[0]) == pytest.approx(pooled - sum(per_atom.tolist()) / 3, abs=1e-14)
+    assert abs(float(gaps[0])) > 1e-6
+    assert float(gaps[1]) == pytest.approx(0.0, abs=1e-14)  # a single atom is its own mean
+
+
+def test_additivity_is_a_term_of_the_loss_that_training_can_lower():
+    model = tiny_model()
+    graph = two_structures(model)
+    labels = Labels(
+        torch.zeros(2, dtype=torch.float64),
+        torch.zeros(4, 3, dtype=torch.float64),
+        torch.full((2, 6), torch.nan, dtype=torch.float64),
+    )
+    weights = LossWeights(energy=0.0, forces=0.0, stress=0.0, confidence=0.0, additivity=2.0)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss, terms = loss_terms(model, graph, labels, weights)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    final, _ = loss_terms(model, graph, labels, weights)
+    gaps = additivity_gaps(model, graph, predict(model, graph).outputs.node_features).detach()
+    assert set(terms) == {"additivity_loss", "loss", "energy_mae", "forces_mae"}
+    assert losses[0] > 0.0
+    assert losses[-1] < 0.1 * losses[0]
+    assert float(final.detach()) == pytest.approx(2.0 * float(huber(gaps, torch.zeros_like(gaps))))

@@ -38,6 +38,7 @@ class LossWeights:
     stress: float = 1.0
     confidence: float = 1.0
     equigrad: float = 0.0  # conservative models only; per eV, hence far below the others
+    additivity: float = 0.0  # not of the published models
 
 
 class Options(BaseModel):
@@ -114,6 +115,7 @@ class LossOptions(Options):
     stress: Weight = 0.05
     confidence: Weight = 0.01
     equigrad: Weight = 0.0002
+    additivity: Weight = 0.0
 
     def at(self, decay: float) -> LossWeights:
         """The weights when the part `decay` (0 to 1) of the decay of the learning rate is behind."""
@@ -122,7 +124,8 @@ class LossOptions(Options):
             energy = self.energy * (final / self.energy) ** decay
         else:
             energy = self.energy + (final - self.energy) * decay
-        return LossWeights(energy, self.forces, self.stress, self.confidence, self.equigrad)
+        others = (self.forces, self.stress, self.confidence, self.equigrad, self.additivity)
+        return LossWeights(energy, *others)
 
 
 class ReferenceOptions(Options):

@@ -149,6 +149,22 @@ def confidence_loss(model: OrbV3, logits: Tensor, errors: Tensor) -> Tensor:
     return total / (bins != IGNORED_BIN).sum().clamp(min=1)
 
 
+def additivity_gaps(model: OrbV3, graph: Graph, node_features: Tensor) -> Tensor:
+    """(B,) energy head of the mean of the atoms' features (N, C), less its mean over the atoms, normalized.
+
+    The energy head is nonlinear and acts on the mean, so that the energy of a surface or of a vacancy
+    depends on how much else is in the cell. Where this is zero, the energy is a sum over atoms.
+    """
+    head, features = model.energy_head.mlp, node_features.to(torch.float64)
+    n_graphs, n_atoms = len(graph.counts), graph.counts.to(torch.float64)[:, None]  # (B, 1)
+
+    def means(values: Tensor) -> Tensor:  # (N, D) -> (B, D)
+        return values.new_zeros(n_graphs, values.shape[1]).index_add(0, graph.batch, values) / n_atoms
+
+    gaps: Tensor = (head(means(features)) - means(head(features)))[:, 0]
+    return gaps
+
+
 def loss_terms(
     model: OrbV3,
     graph: Graph,
@@ -180,6 +196,9 @@ def loss_terms(
     if prediction.rotational_gradient is not None and weights.equigrad:
         norms = torch.linalg.matrix_norm(prediction.rotational_gradient)  # (B,) Frobenius, not squared
         terms["equigrad_loss"] = weights.equigrad * per_graph * norms.mean()
+    if weights.additivity:
+        gaps = additivity_gaps(model, graph, prediction.outputs.node_features)
+        terms["additivity_loss"] = weights.additivity * per_graph * huber(gaps, torch.zeros_like(gaps))
     force_errors = (prediction.forces - labels.forces).detach().abs()
     if weights.confidence:
         if model.config.kind == "direct":  # as published: forces that have gone through both statistics
