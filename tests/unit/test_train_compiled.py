@@ -21,7 +21,7 @@ from orb_export.train.losses import LossWeights, loss_terms
 from tests.artefacts import tiny_model
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
-WEIGHTS = LossWeights(energy=1.0, forces=1.0, stress=0.3, confidence=0.1, equigrad=0.01)
+WEIGHTS = LossWeights(energy=1.0, forces=1.0, stress=0.3, confidence=0.1, equigrad=0.01, additivity=0.1)
 
 
 def batches():

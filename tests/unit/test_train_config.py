@@ -1,5 +1,6 @@
 """The config file: defaults, values that are used, and mistakes, each named with its value."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -80,6 +81,19 @@ def test_energy_gains_weight_while_the_rate_decays():
     assert constant.at(1.0).energy == 0.1
     from_nothing = parse_config({"data": DATA, "loss": {"energy": 0, "final_energy": 10}}, "c").loss
     assert from_nothing.at(0.5).energy == pytest.approx(5.0)
+
+
+def test_every_weight_of_the_loss_reaches_its_term():
+    weights = {
+        "energy": 1.0,
+        "forces": 2.0,
+        "stress": 3.0,
+        "confidence": 4.0,
+        "equigrad": 5.0,
+        "additivity": 6.0,
+    }
+    loss = parse_config({"data": DATA, "loss": weights | {"final_energy": None}}, "c").loss
+    assert dataclasses.asdict(loss.at(0.5)) == weights
 
 
 def test_references_are_kept_from_a_model_and_refitted_without():

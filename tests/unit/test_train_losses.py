@@ -194,7 +194,7 @@ def test_a_structure_without_stress_adds_nothing_to_loss_or_statistics():
     assert_close(model.stress_normalizer.var, alone.stress_normalizer.var, "variance")
 
 
-def two_structures(model):
+def two_structures():
     """Three atoms and one, without edges."""
     numbers = torch.tensor([3, 14, 29, 42])
     nothing = torch.zeros(0, dtype=torch.int64)
@@ -214,7 +214,7 @@ def two_structures(model):
 
 def test_additivity_gap_is_the_head_of_the_mean_less_the_mean_of_the_head():
     model = tiny_model()
-    graph = two_structures(model)
+    graph = two_structures()
     features = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         gaps = additivity_gaps(model, graph, features)
@@ -227,7 +227,7 @@ def test_additivity_gap_is_the_head_of_the_mean_less_the_mean_of_the_head():
 
 def test_additivity_is_a_term_of_the_loss_that_training_can_lower():
     model = tiny_model()
-    graph = two_structures(model)
+    graph = two_structures()
     labels = Labels(
         torch.zeros(2, dtype=torch.float64),
         torch.zeros(4, 3, dtype=torch.float64),

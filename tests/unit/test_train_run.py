@@ -200,6 +200,7 @@ def test_two_processes_learn_what_one_learns(path, tmp_path, kind):
     """torchrun with gloo against one process, same batches; float64, relative to 1 + largest weight."""
     changes = {
         "model": {"size": "tiny", "channels": 8, "max_neighbors": CAP, "kind": kind},
+        "loss": {"additivity": 0.1},
         "machine__precision": "float64",
         "optimizer__epochs": 2,
     }
@@ -251,6 +252,7 @@ def test_weights_do_not_depend_on_how_the_data_are_read(path, unbroken, tmp_path
         {"data__rotate": False},
         {"data__max_edges": 500},
         {"loss": {"equigrad": 0.01}},
+        {"loss": {"additivity": 0.1}},
         {"loss": {"energy": 0.1}},
         {"loss": {"final_energy": 0.1}},
         {"loss": {"confidence": 0.5}},

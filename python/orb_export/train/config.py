@@ -124,8 +124,14 @@ class LossOptions(Options):
             energy = self.energy * (final / self.energy) ** decay
         else:
             energy = self.energy + (final - self.energy) * decay
-        others = (self.forces, self.stress, self.confidence, self.equigrad, self.additivity)
-        return LossWeights(energy, *others)
+        return LossWeights(
+            energy=energy,
+            forces=self.forces,
+            stress=self.stress,
+            confidence=self.confidence,
+            equigrad=self.equigrad,
+            additivity=self.additivity,
+        )
 
 
 class ReferenceOptions(Options):

@@ -153,7 +153,8 @@ def additivity_gaps(model: OrbV3, graph: Graph, node_features: Tensor) -> Tensor
     """(B,) energy head of the mean of the atoms' features (N, C), less its mean over the atoms, normalized.
 
     The energy head is nonlinear and acts on the mean, so that the energy of a surface or of a vacancy
-    depends on how much else is in the cell. Where this is zero, the energy is a sum over atoms.
+    depends on how much else is in the cell. Where this is zero, the energy of a structure is that of its
+    atoms' features one by one; structures joined to one may still differ from their sum.
     """
     head, features = model.energy_head.mlp, node_features.to(torch.float64)
     n_graphs, n_atoms = len(graph.counts), graph.counts.to(torch.float64)[:, None]  # (B, 1)
