@@ -1,7 +1,7 @@
 """Ablations of the Orb-v3 report in small, one command each, as Markdown tables with the spread over seeds.
 
-    python benchmarks/ablations.py equigrad neighbors kind distillation pretraining optimizer confidence
-        --data FOLDER [--sets mlearn_Si] [--epochs 10] [--seeds 3] [--runs DIR] [--output FILE]
+    python benchmarks/ablations.py equigrad neighbors kind distillation pretraining additivity optimizer
+        confidence --data FOLDER [--sets mlearn_Si] [--epochs 10] [--seeds 3] [--runs DIR] [--output FILE]
 
 FOLDER holds the sets, each with train.xyz and test.xyz. Every row is a model trained as by `orb-export train`
 with the same settings but for what the ablation changes, on the same structures; runs lie in DIR and are
@@ -12,6 +12,7 @@ neighbors     20 neighbors against all
 kind          direct against conservative
 distillation  direct model trained on labels of the conservative one against one trained on the data
 pretraining   trunk pretrained by denoising against random weights
+additivity    weight of the penalty on energies that are not sums over atoms: 0, 0.1 and 1
 optimizer     SOAP at 3e-3 with fresh and with older axes against Adam at 2e-3
 confidence    force errors by what the confidence head expects (report, Figure 4)
 """
@@ -107,6 +108,11 @@ def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
             "adam": plain("adam", {"optimizer": {"name": "adam", "learning_rate": 2e-3}}),
         },
         "pretraining": {"random weights": conservative, "pretrained": bench.pretrained},
+        "additivity": {
+            "off": conservative,
+            "0.1": plain("additivity-0.1", {"loss": {"additivity": 0.1}}),
+            "1": plain("additivity-1", {"loss": {"additivity": 1.0}}),
+        },
     }
 
 
@@ -215,8 +221,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ("equigrad", "neighbors", "kind", "distillation", "pretraining", "optimizer", "confidence")
-    parser.add_argument("ablations", nargs="+", choices=names)
+    names = ["equigrad", "neighbors", "kind", "distillation", "pretraining", "additivity", "optimizer"]
+    parser.add_argument("ablations", nargs="+", choices=[*names, "confidence"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=["mlearn_Si"])
     parser.add_argument("--size", default="small")
