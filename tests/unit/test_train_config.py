@@ -83,7 +83,7 @@ def test_energy_gains_weight_while_the_rate_decays():
     assert from_nothing.at(0.5).energy == pytest.approx(5.0)
 
 
-def test_every_weight_of_the_loss_reaches_its_term():
+def test_every_option_of_the_loss_reaches_its_term():
     weights = {
         "energy": 1.0,
         "forces": 2.0,
@@ -91,6 +91,7 @@ def test_every_weight_of_the_loss_reaches_its_term():
         "confidence": 4.0,
         "equigrad": 5.0,
         "additivity": 6.0,
+        "energy_huber_delta": 7.0,
     }
     loss = parse_config({"data": DATA, "loss": weights | {"final_energy": None}}, "c").loss
     assert dataclasses.asdict(loss.at(0.5)) == weights
@@ -125,6 +126,10 @@ def test_references_are_kept_from_a_model_and_refitted_without():
         ),
         ({"data": DATA, "optimizer": {"clip": True}}, "`optimizer.clip` is True but: "),
         ({"data": DATA, "loss": {"forces": float("nan")}}, "`loss.forces` is nan but: "),
+        (
+            {"data": DATA, "loss": {"energy_huber_delta": 0}},
+            "`loss.energy_huber_delta` is 0 but: input should be greater than 0",
+        ),
         ({"data": DATA, "machine": {"precision": "half"}}, "`machine.precision` is 'half' but: "),
         (
             {"data": DATA, "references": {"mode": "given"}},

@@ -248,3 +248,21 @@ def test_additivity_is_a_term_of_the_loss_that_training_can_lower():
     assert losses[0] > 0.0
     assert losses[-1] < 0.1 * losses[0]
     assert float(final.detach()) == pytest.approx(2.0 * float(huber(gaps, torch.zeros_like(gaps))))
+
+
+@pytest.mark.parametrize("delta", [0.01, 1e-4])
+def test_energies_are_compared_with_the_threshold_of_the_weights(delta):
+    model = tiny_model()
+    graph = two_structures()
+    target = torch.tensor([3.0, -2.0], dtype=torch.float64)
+    labels = Labels(target, torch.zeros(4, 3, dtype=torch.float64), torch.full((2, 6), torch.nan))
+    only = {"forces": 0.0, "stress": 0.0, "confidence": 0.0}
+    model.eval()
+    with torch.no_grad():
+        model.energy_head.normalizer.mean.fill_(0.0)
+        model.energy_head.normalizer.var.fill_(4.0)  # far errors: the loss is delta * (error - delta / 2)
+    predicted = predict(model, graph).energy.detach()
+    errors = ((predicted - target) / graph.counts / 2.0).abs()
+    loss, _ = loss_terms(model, graph, labels, LossWeights(energy=2.0, energy_huber_delta=delta, **only))
+    expected = 2.0 * float((delta * (errors - 0.5 * delta)).mean())
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-6)

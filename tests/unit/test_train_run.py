@@ -254,6 +254,7 @@ def test_weights_do_not_depend_on_how_the_data_are_read(path, unbroken, tmp_path
         {"loss": {"equigrad": 0.01}},
         {"loss": {"additivity": 0.1}},
         {"loss": {"energy": 0.1}},
+        {"loss": {"energy_huber_delta": 1e-3}},
         {"loss": {"final_energy": 0.1}},
         {"loss": {"confidence": 0.5}},
         {"optimizer__clip": 1e-3},

@@ -39,6 +39,7 @@ class LossWeights:
     confidence: float = 1.0
     equigrad: float = 0.0  # conservative models only; per eV, hence far below the others
     additivity: float = 0.0  # not of the published models
+    energy_huber_delta: float = 0.01  # no weight: threshold of the energies, normalized
 
 
 class Options(BaseModel):
@@ -116,6 +117,7 @@ class LossOptions(Options):
     confidence: Weight = 0.01
     equigrad: Weight = 0.0002
     additivity: Weight = 0.0
+    energy_huber_delta: PositiveFloat = 0.01
 
     def at(self, decay: float) -> LossWeights:
         """The weights when the part `decay` (0 to 1) of the decay of the learning rate is behind."""
@@ -131,6 +133,7 @@ class LossOptions(Options):
             confidence=self.confidence,
             equigrad=self.equigrad,
             additivity=self.additivity,
+            energy_huber_delta=self.energy_huber_delta,
         )
 
 

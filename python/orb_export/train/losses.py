@@ -124,9 +124,9 @@ def finished(model: OrbV3, graph: Graph, found: Passes) -> Prediction:
     return Prediction(outputs, outputs.energy, forces, direct, None)
 
 
-def huber(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean Huber loss with the threshold of Orb-v3."""
-    return functional.huber_loss(prediction, target, delta=HUBER_DELTA)
+def huber(prediction: Tensor, target: Tensor, delta: float = HUBER_DELTA) -> Tensor:
+    """Mean Huber loss, by default with the threshold of Orb-v3."""
+    return functional.huber_loss(prediction, target, delta=delta)
 
 
 def conditional_huber(prediction: Tensor, target: Tensor) -> Tensor:
@@ -183,7 +183,8 @@ def loss_terms(
     per_graph, per_atom = pool.share(len(graph.counts)), pool.share(len(graph.numbers))
     terms = {}
     if weights.energy:
-        energy_loss = _energy_loss(model, graph, prediction.energy, labels.energy, pool)
+        predicted, normalized = _energies(model, graph, prediction.energy, labels.energy, pool)
+        energy_loss = huber(predicted, normalized, weights.energy_huber_delta)
         terms["energy_loss"] = weights.energy * per_graph * energy_loss
     normalizer = _forces_normalizer(model)
     predicted = normalizer.normalize(prediction.forces)
@@ -224,13 +225,16 @@ def denoising_loss(model: OrbV3, graph: Graph, noise: Tensor, pool: Pool = ALONE
     return loss
 
 
-def _energy_loss(model: OrbV3, graph: Graph, energy: Tensor, target: Tensor, pool: Pool) -> Tensor:
+def _energies(
+    model: OrbV3, graph: Graph, energy: Tensor, target: Tensor, pool: Pool
+) -> tuple[Tensor, Tensor]:
+    """Predicted and labelled energies per atom (B,) as the losses compare them."""
     head = model.energy_head
     references = torch.zeros_like(energy).index_add(0, graph.batch, head.references(graph.numbers))
     n_atoms = graph.counts.to(energy.dtype)
     predicted = head.normalizer.normalize((energy - references) / n_atoms)
     # references cancel in the prediction; where they are trained, their gradient comes from the target
-    return huber(predicted, pool.observe(head.normalizer, (target - references) / n_atoms))
+    return predicted, pool.observe(head.normalizer, (target - references) / n_atoms)
 
 
 def _forces_normalizer(model: OrbV3) -> Normalizer:
