@@ -138,8 +138,26 @@ def test_filters_remove_what_they_name(changes, left):
 def test_filters_that_match_nothing_or_leave_nothing_are_errors():
     with pytest.raises(ValueError, match=r"`data.keep_sources` has \['c'\] but the sources are \['a', 'b'\]"):
         filtered(catalog(), options(keep_sources=("c",)))
+    with pytest.raises(ValueError, match=r"`data.drop_stress` has \['c'\] but the sources are \['a', 'b'\]"):
+        filtered(catalog(), options(drop_stress=("a", "c")))
     with pytest.raises(ValueError, match=r"`data.max_force` leaves no structure of 12"):
         filtered(catalog(), options(max_force=0.5))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_dropped_stresses_are_those_of_the_sources_and_nothing_else(tmp_path, in_memory):
+    write(tmp_path / "frames.xyz", structures())
+    files = [str(tmp_path / "frames.xyz")]
+    whole = StructureSet(files, options(), CAP, False)
+    dropped = StructureSet(files, options(drop_stress=("bulk",), in_memory=in_memory), CAP, False)
+    assert filtered(dropped.catalog, dropped.options).rows.tolist() == list(range(9))
+    for before, after, row in zip(whole, dropped, dropped.catalog.stress, strict=True):
+        labelled = before.source == "alloy"  # molecules have none
+        assert torch.equal(after.labels.energy, before.labels.energy)
+        assert torch.equal(after.labels.forces, before.labels.forces)
+        assert bool(after.labels.stress.isfinite().all()) == bool(np.isfinite(row).all()) == labelled
+        if labelled:
+            assert torch.equal(after.labels.stress, before.labels.stress)
 
 
 @pytest.mark.parametrize("by", ["structure", "composition", "source"])

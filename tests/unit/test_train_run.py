@@ -251,6 +251,7 @@ def test_weights_do_not_depend_on_how_the_data_are_read(path, unbroken, tmp_path
         {"seed": 4},
         {"data__rotate": False},
         {"data__max_edges": 500},
+        {"data__drop_stress": ["al"]},
         {"loss": {"equigrad": 0.01}},
         {"loss": {"additivity": 0.1}},
         {"loss": {"energy": 0.1}},

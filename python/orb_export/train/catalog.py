@@ -148,7 +148,10 @@ class StructureSet(Sequence[Sample]):
         if self.labelled:
             options = self.options
             atoms = with_labels_of(atoms, place, options.energy_key, options.forces_key, options.stress_key)
-        return make_sample(atoms, place, self.max_neighbors, self.charge_spin, source, labelled=self.labelled)
+        sample = make_sample(
+            atoms, place, self.max_neighbors, self.charge_spin, source, labelled=self.labelled
+        )
+        return sample.without_stress() if source in self.options.drop_stress else sample
 
     def _summaries(self, workers: int) -> list[Summary]:
         if self.memory is not None:
@@ -177,7 +180,8 @@ def filtered(catalog: Catalog, options: DataOptions) -> Catalog:
     Raises ValueError when a source does not occur or nothing is left.
     """
     present = sorted(set(catalog.sources.tolist()))
-    for name, chosen in (("keep_sources", options.keep_sources), ("drop_sources", options.drop_sources)):
+    for name in ("keep_sources", "drop_sources", "drop_stress"):
+        chosen = getattr(options, name)
         if unknown := [source for source in chosen if source not in present]:
             raise ValueError(f"train: `data.{name}` has {unknown} but the sources are {present}")
     if options.keep_sources:

@@ -97,6 +97,7 @@ class DataOptions(Options):
     stress_key: str | None = None  # likewise, of `info`; (3, 3) or Voigt
     keep_sources: tuple[str, ...] = ()  # empty: all
     drop_sources: tuple[str, ...] = ()
+    drop_stress: tuple[str, ...] = ()  # sources whose stress labels are not used
     max_energy_deviation: PositiveFloat | None = None  # eV/atom from the fit of energies on composition
     max_force: PositiveFloat | None = None  # largest norm of a structure
     max_stress: PositiveFloat | None = None  # largest component of a structure

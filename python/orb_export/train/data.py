@@ -44,6 +44,11 @@ class Sample:
         """Number of directed edges, the measure of its cost."""
         return int(self.graph.centers.numel())
 
+    def without_stress(self) -> "Sample":
+        """The same structure with no stress label."""
+        labels = self.labels
+        return replace(self, labels=labels._replace(stress=torch.full_like(labels.stress, torch.nan)))
+
     def rotated(self, rotation: Tensor) -> "Sample":
         """The same structure after x -> x R; edges, energy and reference data stay as they are."""
         graph, labels = self.graph, self.labels
