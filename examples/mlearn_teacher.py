@@ -5,7 +5,7 @@
       pip install pypolymlp phonopy
     python mlearn_teacher.py mlearn_Si/train.xyz -o teacher_Si.xyz
 
-Nothing but the training file is read. A core needs one or two minutes for the fit and a fraction of a second
+Nothing is learned from any other file. A core needs one or two minutes for the fit and a fraction of a second
 for each structure.
 """
 
@@ -28,13 +28,14 @@ from ase.neighborlist import neighbor_list
 FREE_ATOM = 5.0  # eV above the mean energy per atom; above a free atom's, pypolymlp gives less weight
 HOTTEST, COOLEST = 5000.0, 300.0  # K, bounds of the highest temperature of a structure
 STRAIN = 0.015  # standard deviation of its components
+HELD_OUT = slice(5, None, 10)
 SNAPSHOTS = (10, 15)  # steps before the first structure of a trajectory, and from there to the second
 
 
 class Polynomial(Calculator):
     """A polynomial potential (Seko, J. Appl. Phys. 133, 011101 (2023)) fitted to `frames` of one element.
 
-    Every tenth frame chooses the regularization; `errors` are the mean absolute errors there (eV/atom, eV/Å).
+    Those of `HELD_OUT` are not fitted to but choose the regularization.
     """
 
     implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012  # a list in ASE
@@ -59,8 +60,9 @@ class Polynomial(Calculator):
             atomic_energy=[self.free_atom],
             include_stress=with_stress,
         )
-        held_out = frames[5::10]
-        fitted = [frame for i, frame in enumerate(frames) if i % 10 != 5]
+        held_out = frames[HELD_OUT]
+        fitted = list(frames)
+        del fitted[HELD_OUT]
         labels = {}
         for part, chosen in (("train", fitted), ("test", held_out)):
             virials = [
@@ -76,13 +78,6 @@ class Polynomial(Calculator):
         potential.set_datasets_structures(**labels)
         potential.fit()
         self.inner = PolymlpASECalculator(params=potential.parameters, coeffs=potential.coeffs)
-        energies, forces = [], []
-        for frame in held_out:
-            atoms = frame.copy()
-            atoms.calc = self
-            energies.append((atoms.get_potential_energy() - frame.get_potential_energy()) / len(atoms))
-            forces.append((atoms.get_forces() - frame.get_forces()).ravel())
-        self.errors = float(np.abs(energies).mean()), float(np.abs(np.concatenate(forces)).mean())
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """As in ASE; energies of the scale of `frames`."""
@@ -95,6 +90,18 @@ class Polynomial(Calculator):
             "forces": found["forces"],
             "stress": np.array([xx, yy, zz, yz, zx, xy]),
         }
+
+
+def report(name: str, frames: list[Atoms], teacher: Calculator) -> None:
+    """Print the mean absolute errors of energies and force components of `frames`."""
+    energies, forces = [], []
+    for frame in frames:
+        atoms = frame.copy()
+        atoms.calc = teacher
+        energies.append((atoms.get_potential_energy() - frame.get_potential_energy()) / len(atoms))
+        forces.append((atoms.get_forces() - frame.get_forces()).ravel())
+    energy, force = (np.abs(np.hstack(all_errors)).mean() for all_errors in (energies, forces))
+    print(f"{name}: {1000 * energy:.2f} meV/atom, {force:.4f} eV/Å ({len(frames)} structures)", flush=True)
 
 
 def closest(atoms: Atoms) -> float:
@@ -158,6 +165,7 @@ def main() -> None:
     add("-o", "--output", type=Path, required=True, help="extended XYZ of the other structures")
     add("--structures", type=int, default=1200, help="how many to write (default: %(default)s)")
     add("--drop-stress", action="store_true", help="fit to energies and forces only")
+    add("--test", type=Path, help="extended XYZ to print errors of the fit on, too")
     add("--seed", type=int, default=1, help="of the other structures (default: %(default)s)")
     arguments = parser.parse_args()
     frames = read(arguments.train, ":")
@@ -166,8 +174,9 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     teacher = Polynomial(frames, with_stress=not arguments.drop_stress)
-    energy, force = teacher.errors
-    print(f"held out: {1000 * energy:.2f} meV/atom, {force:.4f} eV/Å", flush=True)
+    report("held out", frames[HELD_OUT], teacher)
+    if arguments.test:
+        report(str(arguments.test), read(arguments.test, ":"), teacher)
     source = others(frames, teacher, np.random.default_rng(arguments.seed))
     write(arguments.output, [next(source) for _ in range(arguments.structures)])
     print(f"{arguments.structures} structures in {arguments.output}")

@@ -80,7 +80,10 @@ def test_a_fitted_polynomial_has_energies_forces_and_stresses_of_what_it_was_fit
         sys, "argv", ["teacher", str(tmp_path / "train.xyz"), "-o", str(output), "--structures", "8"]
     )
     mlearn_teacher.main()
-    assert "8 structures in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "held out: 0." in printed
+    assert "(12 structures)" in printed
+    assert "8 structures in" in printed
     found = read(output, ":")
     assert len(found) == 8
     for atoms in found:
