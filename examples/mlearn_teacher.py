@@ -1,4 +1,4 @@
-"""More structures of an element for mlearn_teacher.yaml: a polynomial potential is fitted to those there are.
+"""More structures of an element for mlearn_teacher.yaml: a polynomial fitted to those there are labels them.
 
     pip install cmeel-eigen    # pypolymlp is compiled when it is installed, and looks for Eigen
     CMAKE_PREFIX_PATH=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cmeel.prefix \\
