@@ -35,7 +35,7 @@ SNAPSHOTS = (10, 15)  # steps before the first structure of a trajectory, and fr
 class Polynomial(Calculator):
     """A polynomial potential (Seko, J. Appl. Phys. 133, 011101 (2023)) fitted to `frames` of one element.
 
-    Those of `HELD_OUT` are not fitted to but choose the regularization.
+    Those of `HELD_OUT` are not fitted to, but choose the regularization.
     """
 
     implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012  # a list in ASE
@@ -153,7 +153,11 @@ def check(frames: list[Atoms], name: Path, *, with_stress: bool) -> None:
         raise ValueError(f"{name} holds structures that are not periodic along all three axes")
     if len(frames) < 20:
         raise ValueError(f"{name} holds {len(frames)} structures: 20 are the least that are fitted to")
-    if with_stress and not all("stress" in frame.calc.results for frame in frames):
+    results = [frame.calc.results if frame.calc else {} for frame in frames]
+    for label in ("energy", "forces"):
+        if not all(label in found for found in results):
+            raise ValueError(f"{name} holds structures without {label}")
+    if with_stress and not all("stress" in found for found in results):
         raise ValueError(f"{name} holds structures without stress: give --drop-stress")
 
 
@@ -168,6 +172,8 @@ def main() -> None:
     add("--test", type=Path, help="extended XYZ to print errors of the fit on, too")
     add("--seed", type=int, default=1, help="of the other structures (default: %(default)s)")
     arguments = parser.parse_args()
+    if arguments.structures < 1:
+        parser.error(f"--structures is {arguments.structures}: 1 is the least")
     frames = read(arguments.train, ":")
     try:
         check(frames, arguments.train, with_stress=not arguments.drop_stress)

@@ -101,6 +101,7 @@ def test_a_fitted_polynomial_has_energies_forces_and_stresses_of_what_it_was_fit
         (lambda frames: frames[:5], "holds 5 structures: 20 are the least"),
         (lambda frames: [*frames, labelled(ase.build.bulk("Al", cubic=True), "")], "holds Al, Cu: one file"),
         (lambda frames: [*frames, without_stress(frames[0])], "without stress: give --drop-stress"),
+        (lambda frames: [*frames, frames[0].copy()], "holds structures without energy"),
         (lambda frames: [*frames, without_periods(frames[0])], "not periodic along all three axes"),
     ],
 )
@@ -113,6 +114,13 @@ def test_structures_that_are_not_fitted_to_are_named(tmp_path, monkeypatch, caps
         mlearn_teacher.main()
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.xyz").exists()
+
+
+def test_a_number_of_structures_below_one_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["teacher", "a.xyz", "-o", "b.xyz", "--structures", "0"])
+    with pytest.raises(SystemExit):
+        mlearn_teacher.main()
+    assert "--structures is 0: 1 is the least" in capsys.readouterr().err
 
 
 def without_stress(frame):
