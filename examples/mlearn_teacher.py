@@ -1,12 +1,12 @@
-"""More structures of an element for mlearn_teacher.yaml: a polynomial fitted to those there are labels them.
+r"""More structures of an element for mlearn_teacher.yaml, labelled by a polynomial fitted to those there are.
 
     pip install cmeel-eigen    # pypolymlp is compiled when it is installed, and looks for Eigen
-    CMAKE_PREFIX_PATH=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cmeel.prefix \\
+    CMAKE_PREFIX_PATH=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cmeel.prefix \
       pip install pypolymlp phonopy
     python mlearn_teacher.py mlearn_Si/train.xyz -o teacher_Si.xyz
 
-Nothing is learned from any other file. A core needs one or two minutes for the fit and a fraction of a second
-for each structure.
+Nothing is learned from any other file. A core needs some minutes for the fit and a fraction of a second for
+each structure.
 """
 
 from __future__ import annotations
