@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -12,8 +13,11 @@ from ase.io import write
 from orb_export import checkpoint
 from orb_export.train.catalog import StructureSet
 from orb_export.train.config import parse_config
+from orb_export.train.data import collate, random_rotation
+from orb_export.train.equivariant import layouts
 from orb_export.train.initial import FORCE_SHARE, initial_model
 from orb_export.train.report import evaluate
+from torch.nn import functional
 
 from tests.artefacts import tiny_model
 
@@ -57,3 +61,33 @@ def test_a_continued_model_admits_the_elements_of_the_old_one_or_of_the_data(tmp
     config = parse_config({"data": {"train": [str(path)]}, "start": start}, "test")
     structures = StructureSet([str(path)], config.data, 120, False)
     assert initial_model(config, structures, structures.catalog).config.known_elements == admitted
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "medium"])
+def test_features_of_a_new_conservative_model_are_scalars_and_harmonics(tmp_path, size):
+    path = crystals(tmp_path, 1.0)
+    config = parse_config({"data": {"train": [str(path)]}, "model": {"size": size}}, "test")
+    structures = StructureSet([str(path)], config.data, 120, False)
+    network = initial_model(config, structures, structures.catalog).eval().network
+    stream, _ = layouts(*config.model.dimensions()[:2])
+
+    encoder = network.edge_encoder
+    directions = functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), dim=1)
+    raw = encoder.block.mlp(encoder.features(2.5 * directions)[0]).detach()
+    components = raw[:, stream.scalars :]
+    harmonics = encoder.angular(directions)
+    for order, width, copies in stream.sizes():  # exact
+        values = harmonics[:, order**2 : order**2 + width]
+        for _ in range(copies):
+            copy, components = components[:, :width], components[:, width:]
+            factor = (copy * values).sum() / values.square().sum()
+            torch.testing.assert_close(copy, factor * values, rtol=0, atol=1e-5)
+            assert abs(factor) > 1e-3
+
+    graph, _ = collate([structures[0]])
+    rotations = [random_rotation(torch.Generator().manual_seed(seed)) for seed in range(8)]
+    ends = graph.numbers, graph.centers, graph.neighbors
+    turned = [network(*ends, graph.vectors @ rotation.T, torch.zeros(1, 0)) for rotation in rotations]
+    turning = torch.stack(turned).detach().std(dim=0)  # N, C; of scalars not exactly zero
+    of_scalars, of_components = turning[:, : stream.scalars], turning[:, stream.scalars :]
+    assert of_scalars.square().mean() < 0.1**2 * of_components.square().mean()

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from orb_export import checkpoint
 from orb_export.model import OrbConfig, OrbV3
-from orb_export.model.angular import HARMONICS
 from orb_export.model.heads import StressHead
 
+from . import equivariant
 from .catalog import Catalog, StructureSet, fit_references
 from .config import ModelOptions, StartOptions, TrainConfig
 from .data import Sample, collate
@@ -25,11 +25,6 @@ log = logging.getLogger(__name__)
 
 # The normalizers start from the statistics of the whole training set with the weight of this many batches.
 INITIAL_COUNT = 1000
-# 1 / sqrt(<SiLU(x)^2>) of a unit normal x: layers that follow an activation keep the scale of the signal.
-SILU_GAIN = 1.68
-# Share of the anisotropic harmonics (l > 0) in the first layer: an energy that begins nearly as a function of
-# distances has forces that correlate with true ones, and what random directions add must be unlearned first.
-ANISOTROPY = 0.01
 SCALE_SAMPLES = 32  # structures that set the scale of the edge features
 # Standard deviation of the frequencies (per unit of charge or spin) of the conditioning: neighboring values
 # begin similar, where frequencies of order 1 would make every one unrelated to the next.
@@ -138,7 +133,11 @@ def _fresh(config: TrainConfig, structures: StructureSet, catalog: Catalog) -> O
     model = OrbV3(renamed(architecture(config), config, catalog.elements))
     with torch.no_grad():
         _initialize_layers(model)
-        _scale_edge_encoder(model, _spread(structures, catalog))
+        features = _edge_features(model, _spread(structures, catalog))
+        if model.config.kind == "conservative":
+            equivariant.initialize(model, features)
+        else:
+            _scale_edge_encoder(model, features)
     if config.start is not None:  # transfer of the trunk
         source = load_start(config.start)
         trunk = {name: value for name, value in source.state_dict().items() if name.startswith(TRUNK)}
@@ -161,7 +160,7 @@ def _initialize_layers(model: OrbV3) -> None:
     """
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear):
-            gain = 1.0 if name.endswith(("first", "gate")) else SILU_GAIN
+            gain = 1.0 if name.endswith(("first", "gate")) else equivariant.SILU_GAIN
             gain = CONDITION_GAIN if ".shift." in name else gain
             nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.in_features))
             nn.init.zeros_(layer.bias)
@@ -170,20 +169,22 @@ def _initialize_layers(model: OrbV3) -> None:
             frequencies.mul_(CONDITION_FREQUENCY)
 
 
-def _scale_edge_encoder(model: OrbV3, samples: Sequence[Sample]) -> None:
-    """Bring its first layer to unit scale on data, smooth and nearly isotropic at first.
+def _edge_features(model: OrbV3, samples: Sequence[Sample]) -> Tensor:
+    """What the first layer of the edge encoder reads: (E, 128)."""
+    vectors = [sample.graph.vectors for sample in samples]
+    features: Tensor = model.network.edge_encoder.features(torch.cat(vectors))[0]
+    return features
+
+
+def _scale_edge_encoder(model: OrbV3, features: Tensor) -> None:
+    """Bring its first layer to unit scale on data, and let it begin smooth.
 
     Radial function k gets 1/k, since forces of random weights grow with its wavenumber.
     """
-    encoder = model.network.edge_encoder
-    weight = encoder.block.mlp.first.weight.view(model.config.hidden, -1, HARMONICS)  # (H, K, 16)
-    if model.config.kind == "conservative":  # direct forces are read off the anisotropy itself
-        weight[:, :, 1:] *= ANISOTROPY
-    weight /= torch.arange(1, weight.shape[1] + 1)[None, :, None]
-    vectors = [sample.graph.vectors for sample in samples if sample.n_edges]
-    if vectors:
-        features, _ = encoder.features(torch.cat(vectors))  # (E, 128)
-        weight /= (features @ encoder.block.mlp.first.weight.T).std().clamp(min=1e-6)
+    weight = model.network.edge_encoder.block.mlp.first.weight  # (H, 128)
+    weight /= equivariant.radial_index(weight.shape[1])
+    if len(features):
+        weight /= (features @ weight.T).std().clamp(min=1e-6)
 
 
 def _spread(structures: StructureSet, catalog: Catalog) -> list[Sample]:
