@@ -64,9 +64,11 @@ def test_a_continued_model_admits_the_elements_of_the_old_one_or_of_the_data(tmp
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "medium"])
-def test_features_of_a_new_conservative_model_are_scalars_and_harmonics(tmp_path, size):
+def test_features_of_a_new_equivariant_model_are_scalars_and_harmonics(tmp_path, size):
     path = crystals(tmp_path, 1.0)
-    config = parse_config({"data": {"train": [str(path)]}, "model": {"size": size}}, "test")
+    config = parse_config(
+        {"data": {"train": [str(path)]}, "model": {"size": size}, "optimizer": {"equivariant": True}}, "test"
+    )
     structures = StructureSet([str(path)], config.data, 120, False)
     network = initial_model(config, structures, structures.catalog).eval().network
     stream, _ = layouts(*config.model.dimensions()[:2])
@@ -91,3 +93,21 @@ def test_features_of_a_new_conservative_model_are_scalars_and_harmonics(tmp_path
     turning = torch.stack(turned).detach().std(dim=0)  # N, C; of scalars not exactly zero
     of_scalars, of_components = turning[:, : stream.scalars], turning[:, stream.scalars :]
     assert of_scalars.square().mean() < 0.1**2 * of_components.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"kind": "direct"}, "the model is direct"),
+        ({"channels": 12}, "12 channels and hidden width 128 are too few: 16 and 24 at least"),
+        ({"hidden": 20}, "64 channels and hidden width 20 are too few"),
+    ],
+    ids=str,
+)
+def test_models_that_cannot_be_equivariant_are_refused(tmp_path, model, message):
+    path = crystals(tmp_path, 1.0)
+    content = {"data": {"train": [str(path)]}, "model": model, "optimizer": {"equivariant": True}}
+    config = parse_config(content, "test")
+    structures = StructureSet([str(path)], config.data, 120, False)
+    with pytest.raises(ValueError, match=f"`optimizer.equivariant` is true but {message}"):
+        initial_model(config, structures, structures.catalog)

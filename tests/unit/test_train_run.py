@@ -25,6 +25,7 @@ from orb_export.train.batches import evaluation_loader
 from orb_export.train.catalog import StructureSet
 from orb_export.train.config import DataOptions, DenoisingOptions, parse_config
 from orb_export.train.data import read_samples
+from orb_export.train.equivariant import Ties
 from orb_export.train.losses import denoising_loss
 from orb_export.train.report import errors
 from orb_export.train.run import CHECKPOINTS, MODEL, train
@@ -276,6 +277,28 @@ def test_every_option_of_the_course_changes_the_weights(path, unbroken, tmp_path
     ours, theirs = weights(tmp_path), weights(unbroken)
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
     assert all(value.isfinite().all() for value in ours.values())
+
+
+def test_an_equivariant_run_resumes_bitwise_and_another_goes_on_from_it(path, tmp_path):
+    options = {"model": {"size": "tiny", "max_neighbors": CAP}, "optimizer__name": "soap"}
+    tied = options | {"optimizer__equivariant": True}
+    assert run(tmp_path / "first", path, **tied)
+    assert not run(tmp_path / "parts", path, max_steps=5, **tied)
+    assert run(tmp_path / "parts", path, resume=True, **tied)
+    assert_same_weights(weights(tmp_path / "parts"), weights(tmp_path / "first"))
+
+    start = {"model": None, "start": {"model": str(tmp_path / "first" / MODEL)}}
+    assert run(tmp_path / "second", path, **tied | start)
+    Ties(load(tmp_path / "second" / MODEL))  # raises otherwise
+    changed = weights(tmp_path / "second")
+    assert any(not torch.equal(value, changed[name]) for name, value in weights(tmp_path / "first").items())
+
+    assert run(tmp_path / "free", path, **options)
+    start["start"] = {"model": str(tmp_path / "free" / MODEL)}
+    with pytest.raises(
+        ValueError, match=r"`optimizer\.equivariant` is true but `start\.model` was trained w"
+    ):
+        run(tmp_path / "refused", path, **tied | start)
 
 
 def test_resuming_with_other_options_is_refused(path, tmp_path):

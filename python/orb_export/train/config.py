@@ -164,6 +164,7 @@ class OptimizerOptions(Options):
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5  # last part, in which the rate falls to 0
     clip: PositiveFloat = 0.5  # global norm of the gradient, at most
     ema: Fraction = 0.999  # of the weights; the average is what is validated and exported
+    equivariant: bool = False  # weights stay those of an equivariant network; conservative models only
 
     @model_validator(mode="after")
     def _preconditioned(self) -> Self:
@@ -255,6 +256,8 @@ class TrainConfig(Options):
             raise ValueError(
                 f"`optimizer.ema` is {self.optimizer.ema:g} but must be 0 with `machine.strategy` fsdp"
             )
+        if self.machine.strategy == "fsdp" and self.optimizer.equivariant:
+            raise ValueError("`optimizer.equivariant` is true but must be false with `machine.strategy` fsdp")
         if self.machine.strategy == "fsdp" and self.machine.accelerator == "cpu":
             raise ValueError("`machine.accelerator` is 'cpu' but `machine.strategy` fsdp needs GPUs")
         return self

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from orb_export import checkpoint
 from orb_export.model import OrbConfig, OrbV3
+from orb_export.model.angular import HARMONICS
 from orb_export.model.heads import StressHead
 
 from . import equivariant
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 # The normalizers start from the statistics of the whole training set with the weight of this many batches.
 INITIAL_COUNT = 1000
+# Share of the anisotropic harmonics (l > 0) in the first layer: an energy that begins nearly as a function of
+# distances has forces that correlate with true ones, and what random directions add must be unlearned first.
+ANISOTROPY = 0.01
 SCALE_SAMPLES = 32  # structures that set the scale of the edge features
 # Standard deviation of the frequencies (per unit of charge or spin) of the conditioning: neighboring values
 # begin similar, where frequencies of order 1 would make every one unrelated to the next.
@@ -134,10 +138,9 @@ def _fresh(config: TrainConfig, structures: StructureSet, catalog: Catalog) -> O
     with torch.no_grad():
         _initialize_layers(model)
         features = _edge_features(model, _spread(structures, catalog))
-        if model.config.kind == "conservative":
+        _scale_edge_encoder(model, features)
+        if config.optimizer.equivariant:
             equivariant.initialize(model, features)
-        else:
-            _scale_edge_encoder(model, features)
     if config.start is not None:  # transfer of the trunk
         source = load_start(config.start)
         trunk = {name: value for name, value in source.state_dict().items() if name.startswith(TRUNK)}
@@ -171,20 +174,23 @@ def _initialize_layers(model: OrbV3) -> None:
 
 def _edge_features(model: OrbV3, samples: Sequence[Sample]) -> Tensor:
     """What the first layer of the edge encoder reads: (E, 128)."""
-    vectors = [sample.graph.vectors for sample in samples]
-    features: Tensor = model.network.edge_encoder.features(torch.cat(vectors))[0]
+    vectors = torch.cat([sample.graph.vectors for sample in samples])
+    features: Tensor = model.network.edge_encoder.features(vectors)[0]
     return features
 
 
 def _scale_edge_encoder(model: OrbV3, features: Tensor) -> None:
-    """Bring its first layer to unit scale on data, and let it begin smooth.
+    """Bring its first layer to unit scale on data, smooth and nearly isotropic at first.
 
     Radial function k gets 1/k, since forces of random weights grow with its wavenumber.
     """
-    weight = model.network.edge_encoder.block.mlp.first.weight  # (H, 128)
-    weight /= equivariant.radial_index(weight.shape[1])
+    first = model.network.edge_encoder.block.mlp.first
+    weight = first.weight.view(model.config.hidden, -1, HARMONICS)  # (H, K, 16)
+    if model.config.kind == "conservative":  # direct forces are read off the anisotropy itself
+        weight[:, :, 1:] *= ANISOTROPY
+    weight /= torch.arange(1, weight.shape[1] + 1)[None, :, None]
     if len(features):
-        weight /= (features @ weight.T).std().clamp(min=1e-6)
+        weight /= (features @ first.weight.T).std().clamp(min=1e-6)
 
 
 def _spread(structures: StructureSet, catalog: Catalog) -> list[Sample]:

@@ -15,6 +15,7 @@ from orb_export.model import OrbV3
 from .batches import Batch
 from .compiled import CompiledPredict
 from .config import LossWeights, OptimizerOptions, TrainConfig
+from .equivariant import Ties
 from .losses import Pool, Prediction, denoising_loss, loss_terms, predict
 
 # The published fine-tuning script: the rate climbs to ten times its value and falls to a tenth of it.
@@ -35,6 +36,7 @@ class OrbModule(pl.LightningModule):
         super().__init__()
         self.model, self.config, self.steps = model, config, steps
         self.compiled = CompiledPredict(model) if compiled else None
+        self.ties = Ties(model) if config.optimizer.equivariant else None
         freeze_unused(model, config)
 
     def predict(self, graph: Graph) -> Prediction:
@@ -113,6 +115,8 @@ class OrbModule(pl.LightningModule):
             )
         else:
             scheduler = LambdaLR(optimizer, lambda step: options.factor(step, self.steps))
+        if self.ties is not None:
+            self.ties.keep(self.model, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
