@@ -1,7 +1,8 @@
 """Ablations of the Orb-v3 report in small, one command each, as Markdown tables with the spread over seeds.
 
     python benchmarks/ablations.py equigrad neighbors kind distillation pretraining additivity optimizer
-        confidence --data FOLDER [--sets mlearn_Si] [--epochs 10] [--seeds 3] [--runs DIR] [--output FILE]
+        equivariant confidence --data FOLDER [--sets mlearn_Si] [--epochs 10] [--seeds 3] [--runs DIR]
+        [--output FILE]
 
 FOLDER holds the sets, each with train.xyz and test.xyz. Every row is a model trained as by `orb-export train`
 with the same settings but for what the ablation changes, on the same structures; runs lie in DIR and are
@@ -11,6 +12,7 @@ equigrad      weight of the rotational gradient: from five times the default to 
 neighbors     20 neighbors against all
 kind          direct against conservative
 distillation  direct model trained on labels of the conservative one against one trained on the data
+equivariant   weights tied to an equivariant network (`optimizer.equivariant`) against free ones
 pretraining   trunk pretrained by denoising against random weights
 additivity    weight of the penalty on energies that are not sums over atoms: 0, 0.1 and 1
 optimizer     SOAP at 3e-3 with fresh and with older axes against Adam at 2e-3
@@ -106,6 +108,10 @@ def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
             "soap": conservative,
             "soap, axes of 25 steps": plain("soap-25", {"optimizer": {"precondition_steps": 25}}),
             "adam": plain("adam", {"optimizer": {"name": "adam", "learning_rate": 2e-3}}),
+        },
+        "equivariant": {
+            "off": conservative,
+            "on": plain("equivariant", {"optimizer": {"equivariant": True}}),
         },
         "pretraining": {"random weights": conservative, "pretrained": bench.pretrained},
         "additivity": {
