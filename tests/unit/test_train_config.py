@@ -152,6 +152,10 @@ def test_references_are_kept_from_a_model_and_refitted_without():
             {"data": DATA, "machine": {"strategy": "fsdp", "accelerator": "cpu"}, "optimizer": {"ema": 0}},
             "`machine.accelerator` is 'cpu' but `machine.strategy` fsdp needs GPUs",
         ),
+        (
+            {"data": DATA, "machine": {"strategy": "fsdp"}, "optimizer": {"ema": 0, "equivariant": True}},
+            "`optimizer.equivariant` is true but must be false with `machine.strategy` fsdp",
+        ),
         ({"data": DATA, "references": {"mode": "kept"}}, "`references.mode` is 'kept' but there is no model"),
         ({"data": DATA, "model": {}, "start": {"model": "x"}}, "`model` and `start` are both given"),
     ],

@@ -196,7 +196,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("kind", ["conservative", "direct"])
+@pytest.mark.parametrize("kind", ["conservative", "direct", "equivariant"])
 def test_two_processes_learn_what_one_learns(path, tmp_path, kind):
     """torchrun with gloo against one process, same batches; float64, relative to 1 + largest weight."""
     changes = {
@@ -205,6 +205,8 @@ def test_two_processes_learn_what_one_learns(path, tmp_path, kind):
         "machine__precision": "float64",
         "optimizer__epochs": 2,
     }
+    if kind == "equivariant":
+        changes |= {"model": {"size": "tiny", "max_neighbors": CAP}, "optimizer__equivariant": True}
     assert run(tmp_path / "one", path, **changes)
     config = settings(path, **changes, machine__devices=2, machine__strategy="ddp")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
