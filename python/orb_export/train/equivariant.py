@@ -33,7 +33,7 @@ SILU_GAIN = 1.68
 AMPLITUDE = 0.5
 # Components of sums over neighbors nearly cancel, scalars add up.
 SUM_GAIN = 5.0
-# Share of the lengths among what a scalar reads; with 1 energies vary too fast to be learned well.
+# Share of the lengths among what a scalar reads at first; 1 gives the same errors in the end.
 LENGTHS = 0.2
 TOLERANCE = 1e-5  # of tied weights that were read from a file, relative to the largest of the layer
 
