@@ -1,5 +1,6 @@
 """Training runs: learning, exact resume, processes. Labels: effective-medium theory; tiny models."""
 
+import copy
 import csv
 import json
 import os
@@ -21,12 +22,13 @@ from ase.io import read, write
 from orb_export import cli
 from orb_export.artefact import read_metadata
 from orb_export.checkpoint import load
+from orb_export.model import OrbConfig, OrbV3
 from orb_export.train.batches import evaluation_loader
 from orb_export.train.catalog import StructureSet
 from orb_export.train.config import DataOptions, DenoisingOptions, parse_config
-from orb_export.train.data import read_samples
-from orb_export.train.equivariant import Ties
-from orb_export.train.losses import denoising_loss
+from orb_export.train.data import collate, read_samples
+from orb_export.train.equivariant import Ties, initialize
+from orb_export.train.losses import denoising_loss, predict
 from orb_export.train.report import errors
 from orb_export.train.run import CHECKPOINTS, MODEL, train
 
@@ -296,11 +298,53 @@ def test_an_equivariant_run_resumes_bitwise_and_another_goes_on_from_it(path, tm
     assert any(not torch.equal(value, changed[name]) for name, value in weights(tmp_path / "first").items())
 
     assert run(tmp_path / "free", path, **options)
+    for name, symmetric in (("first", True), ("second", True), ("free", False)):
+        found = largest_change_under_symmetries(load(tmp_path / name / MODEL), path)
+        assert found < 1e-12 if symmetric else found > 1e-9, (name, found)
     start["start"] = {"model": str(tmp_path / "free" / MODEL)}
     with pytest.raises(
         ValueError, match=r"`optimizer\.equivariant` is true but `start\.model` was trained w"
     ):
         run(tmp_path / "refused", path, **tied | start)
+
+
+def largest_change_under_symmetries(model, path):
+    """Of energies (eV/atom), by operations that only permute components of harmonics and change their signs.
+
+    Such are inversion, a mirror, and a quarter turn about y, the polar axis; other rotations are not exact.
+    """
+    model = model.double().eval()
+    inversion, mirror = (
+        -torch.eye(3, dtype=torch.float64),
+        torch.diag(torch.tensor([-1.0, 1.0, 1.0]).double()),
+    )
+    turn = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]).double()
+    changes = []
+    for sample in read_samples([path], CAP):
+        graph, _ = collate([sample])
+        energy = float(predict(model, graph).energy.detach())
+        for operation in (inversion, mirror, turn):
+            turned = graph._replace(vectors=graph.vectors @ operation.T)
+            changes.append(abs(float(predict(model, turned).energy.detach()) - energy) / len(graph.numbers))
+    return max(changes)
+
+
+def test_gradients_of_an_equivariant_network_are_tied_before_the_optimizer_sees_them():
+    model = OrbV3(OrbConfig(kind="conservative", channels=16, hidden=32, head_hidden=16, layers=1))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        initialize(model, torch.randn(100, 128))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Ties(model).keep(model, optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    gradients = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            gradients.get_parameter(name).copy_(parameter.grad)
+    Ties(gradients)  # raises otherwise
+    Ties(model)
 
 
 def test_resuming_with_other_options_is_refused(path, tmp_path):
