@@ -6,7 +6,8 @@ and weights are tied: components of a copy share theirs, and components of diffe
 component x takes two hidden units with pre-activations s + x and s - x, where s is a scalar. The difference
 of their activations is odd in x, to first order 2x silu'(s). The sum is even in x, and its sum over a copy is
 nearly a function of s and of the length of the copy, a scalar: of sums over neighbors, a power spectrum. So
-the network is equivariant but for higher orders in x. What comes out is an Orb-v3 model like any other.
+the network is equivariant but for higher orders in x; inversion and quarter turns about y, which only permute
+components and change their signs, it keeps exactly. What comes out is an Orb-v3 model like any other.
 
 Shapes: C channels, H hidden width, K components in all, E edges.
 """
