@@ -227,8 +227,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ["equigrad", "neighbors", "kind", "distillation", "pretraining", "additivity", "optimizer"]
-    parser.add_argument("ablations", nargs="+", choices=[*names, "confidence"])
+    names = ["equigrad", "neighbors", "kind", "distillation", "equivariant", "pretraining", "additivity"]
+    parser.add_argument("ablations", nargs="+", choices=[*names, "optimizer", "confidence"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=["mlearn_Si"])
     parser.add_argument("--size", default="small")

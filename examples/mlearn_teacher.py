@@ -1,4 +1,4 @@
-r"""More structures of an element for mlearn_teacher.yaml, labelled by a polynomial fitted to those there are.
+r"""More structures of an element for mlearn.yaml, labelled by a polynomial fitted to those there are.
 
     pip install cmeel-eigen    # pypolymlp is compiled when it is installed, and looks for Eigen
     CMAKE_PREFIX_PATH=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cmeel.prefix \
