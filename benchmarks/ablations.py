@@ -16,7 +16,7 @@ equivariant   weights tied to an equivariant network (`optimizer.equivariant`) a
 pretraining   trunk pretrained by denoising against random weights
 additivity    weight of the penalty on energies that are not sums over atoms: 0, 0.1 and 1
 optimizer     SOAP at 3e-3 with fresh and with older axes against Adam at 2e-3
-confidence    force errors by what the confidence head expects (report, Figure 4)
+confidence    force errors by what the confidence head of equivariant networks expects (report, Figure 4)
 """
 
 import argparse
@@ -80,6 +80,10 @@ class Bench:
         changes: Settings = {"model": {"kind": "direct"}, "data": {"train": [str(labels)]}}
         return self.trained("direct-distilled", seed, changes)
 
+    def equivariant(self, seed: int) -> OrbV3:
+        """Conservative, with the weights of an equivariant network."""
+        return self.trained("equivariant", seed, {"optimizer": {"equivariant": True}})
+
     def pretrained(self, seed: int) -> OrbV3:
         """Conservative, on the trunk of a denoising run over the same structures."""
         self.trained("denoising", seed, {"denoising": {}})
@@ -111,7 +115,7 @@ def variants(bench: Bench) -> dict[str, dict[str, Callable[[int], OrbV3]]]:
         },
         "equivariant": {
             "off": conservative,
-            "on": plain("equivariant", {"optimizer": {"equivariant": True}}),
+            "on": bench.equivariant,
         },
         "pretraining": {"random weights": conservative, "pretrained": bench.pretrained},
         "additivity": {
@@ -180,7 +184,7 @@ def confidence(bench: Bench, seeds: int) -> Table:
     """Atoms of the test files in groups of equal size by their expected force error, and the errors found."""
     groups = []
     for seed in range(1, seeds + 1):
-        model = bench.trained("conservative", seed, {}).eval().requires_grad_(False)
+        model = bench.equivariant(seed).eval().requires_grad_(False)
         found = evaluate(model, read_samples(bench.test, model.config.max_neighbors))
         expected = expected_error(torch.from_numpy(found.confidence)).numpy()
         true = np.abs(found.forces[:, 3:] - found.forces[:, :3]).mean(axis=1)
