@@ -37,7 +37,7 @@ def test_weights_are_a_small_float32_model_that_calls_itself_a_demonstration():
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
-def test_card_states_the_held_out_errors(element):
+def test_card_states_the_held_out_errors_and_they_are_below_those_of_quadratic_snap(element):
     file = DATA / f"mlearn_{element}" / "test.xyz"
     if not file.is_file():
         pytest.skip(f"needs ../shared/data/mlearn_{element}")
@@ -49,6 +49,9 @@ def test_card_states_the_held_out_errors(element):
     assert found["energy_mae"] == pytest.approx(energy, abs=0.1)
     assert found["forces_mae"] == pytest.approx(forces, abs=0.001)
     assert found["stress_mae"] == pytest.approx(stress, abs=0.01)
+    peer_energy, peer_forces = card_row("quadratic SNAP")[column]
+    assert found["energy_mae"] < peer_energy
+    assert found["forces_mae"] < peer_forces
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
