@@ -231,8 +231,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ["equigrad", "neighbors", "kind", "distillation", "equivariant", "pretraining", "additivity"]
-    parser.add_argument("ablations", nargs="+", choices=[*names, "optimizer", "confidence"])
+    names = "equigrad neighbors kind distillation equivariant pretraining additivity optimizer confidence"
+    parser.add_argument("ablations", nargs="+", choices=names.split())
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=["mlearn_Si"])
     parser.add_argument("--size", default="small")

@@ -1,5 +1,6 @@
 """New models before the first step. Oracles: the labels that they were made for."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from orb_export import checkpoint
+from orb_export.model import OrbConfig, OrbV3
 from orb_export.train.catalog import StructureSet
 from orb_export.train.config import parse_config
 from orb_export.train.data import collate, random_rotation
-from orb_export.train.equivariant import layouts
+from orb_export.train.equivariant import Ties, initialize, layouts
 from orb_export.train.initial import FORCE_SHARE, initial_model
 from orb_export.train.report import evaluate
 from torch.nn import functional
@@ -111,3 +113,21 @@ def test_models_that_cannot_be_equivariant_are_refused(tmp_path, model, message)
     structures = StructureSet([str(path)], config.data, 120, False)
     with pytest.raises(ValueError, match=f"`optimizer.equivariant` is true but {message}"):
         initial_model(config, structures, structures.catalog)
+
+
+def test_gradients_of_an_equivariant_network_are_tied_before_the_optimizer_sees_them():
+    model = OrbV3(OrbConfig(kind="conservative", channels=16, hidden=32, head_hidden=16, layers=1))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        initialize(model, torch.randn(100, 128))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Ties(model).keep(model, optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    gradients = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            gradients.get_parameter(name).copy_(parameter.grad)
+    Ties(gradients)  # raises otherwise
+    Ties(model)

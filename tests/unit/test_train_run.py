@@ -1,6 +1,5 @@
 """Training runs: learning, exact resume, processes. Labels: effective-medium theory; tiny models."""
 
-import copy
 import csv
 import json
 import os
@@ -22,12 +21,11 @@ from ase.io import read, write
 from orb_export import cli
 from orb_export.artefact import read_metadata
 from orb_export.checkpoint import load
-from orb_export.model import OrbConfig, OrbV3
 from orb_export.train.batches import evaluation_loader
 from orb_export.train.catalog import StructureSet
 from orb_export.train.config import DataOptions, DenoisingOptions, parse_config
 from orb_export.train.data import collate, read_samples
-from orb_export.train.equivariant import Ties, initialize
+from orb_export.train.equivariant import Ties
 from orb_export.train.losses import denoising_loss, predict
 from orb_export.train.report import errors
 from orb_export.train.run import CHECKPOINTS, MODEL, train
@@ -327,24 +325,6 @@ def largest_change_under_symmetries(model, path):
             turned = graph._replace(vectors=graph.vectors @ operation.T)
             changes.append(abs(float(predict(model, turned).energy.detach()) - energy) / len(graph.numbers))
     return max(changes)
-
-
-def test_gradients_of_an_equivariant_network_are_tied_before_the_optimizer_sees_them():
-    model = OrbV3(OrbConfig(kind="conservative", channels=16, hidden=32, head_hidden=16, layers=1))
-    torch.manual_seed(1)
-    with torch.no_grad():
-        initialize(model, torch.randn(100, 128))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    Ties(model).keep(model, optimizer)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    gradients = copy.deepcopy(model)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            gradients.get_parameter(name).copy_(parameter.grad)
-    Ties(gradients)  # raises otherwise
-    Ties(model)
 
 
 def test_resuming_with_other_options_is_refused(path, tmp_path):
